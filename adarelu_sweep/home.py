@@ -1,0 +1,72 @@
+"""The home: the folder that holds all state, and what lies where in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from adarelu_sweep.errors import UserError
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one home folder. Nothing is created until ``create`` is called."""
+
+    root: Path
+
+    @classmethod
+    def locate(cls, given: Path | None = None) -> "Home":
+        """Return the home given, else ``ADARELU_SWEEP_HOME``, else ``./adarelu-home``."""
+        chosen = given or os.environ.get("ADARELU_SWEEP_HOME") or "adarelu-home"
+        return cls(Path(chosen).expanduser().resolve())
+
+    def create(self) -> None:
+        """Make the folder, readable by its owner only; raise UserError if that cannot be."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.root}: cannot be the home ({error.strerror}); give another with --home"
+            ) from None
+
+    @property
+    def optuna_db(self) -> Path:
+        """Optuna's SQLite file."""
+        return self.root / "optuna.db"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """The SQLite file of the home's own MLflow server."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the home's own MLflow server keeps artifacts."""
+        return self.root / "artifacts"
+
+    def study_folder(self, study: str) -> Path:
+        """Return the folder of a study's trials."""
+        return self.root / "trials" / study
+
+    def trial_folder(self, study: str, number: int) -> Path:
+        """Return the folder of one trial: its checkpoint, results, and state of delivery."""
+        return self.study_folder(study) / f"{number:05d}"
+
+    def log_folder(self, study: str) -> Path:
+        """Return where the workers of a study write what they print."""
+        return self.root / "logs" / study
+
+    @property
+    def server_file(self) -> Path:
+        """What says which MLflow server is up."""
+        return self.root / "server.json"
+
+    @property
+    def server_log(self) -> Path:
+        """What the home's MLflow server prints."""
+        return self.root / "logs" / "mlflow-server.log"
+
+    def data_folder(self, given: Path | None, remembered: Path | None = None) -> Path:
+        """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
+        chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"
+        return Path(chosen).expanduser().resolve()
