@@ -1,0 +1,1 @@
+"""AdaReLU and the activations that it is compared with."""

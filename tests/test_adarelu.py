@@ -1,0 +1,361 @@
+"""AdaReLU against eq. (3) written out in plain Python, and under everything torch does to it."""
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from adarelu_sweep import AdaReLU, adarelu
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+INF, NAN = math.inf, math.nan
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, INF, -INF, NAN, 2.0**-149, -(2.0**-149)]
+ELEMENTS = st.sampled_from(SPECIAL) | st.floats(width=32)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
+
+
+def equation_3(values: list[float]) -> list[float]:
+    positive = sum(value > 0 for value in values)
+    negative = sum(value < 0 for value in values)
+    branch = min if positive > negative else max
+    return [value if math.isnan(value) else branch(value, 0.0) for value in values]
+
+
+def assert_equation_3(x: Tensor, incoming: Tensor | None = None) -> None:
+    """Check value and gradient for x, which may have any layout."""
+    leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    output = adarelu(leaf)
+    incoming = torch.ones_like(output) if incoming is None else incoming
+    output.backward(incoming)
+
+    expected = equation_3(x.flatten().tolist())
+    gradient = [
+        g if y != 0 else 0.0 for y, g in zip(expected, incoming.flatten().tolist(), strict=True)
+    ]
+    for got, wanted in [(output.detach(), expected), (leaf.grad, gradient)]:
+        assert got is not None
+        assert (got.dtype, got.shape, got.device) == (x.dtype, x.shape, x.device)
+        wanted = torch.tensor(wanted, dtype=x.dtype).reshape(x.shape)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def noise(*shape: int, shift: float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return (torch.randn(shape, generator=generator) + shift).to(dtype)
+
+
+# Equation (3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_value_and_gradient_are_equation_3(data: st.DataObject, dtype: torch.dtype) -> None:
+    shape = data.draw(SHAPES)
+    arrays = hnp.arrays(np.float32, shape, elements=ELEMENTS)
+    x, incoming = (torch.from_numpy(np.asarray(data.draw(arrays))).to(dtype) for _ in range(2))
+    assert_equation_3(x, incoming)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    signs=st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=80),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_close_votes(signs: list[float], dtype: torch.dtype) -> None:
+    x = torch.tensor(signs, dtype=dtype)
+    assert_equation_3(x)
+    assert_equation_3(torch.cat([x, -x]))  # a tie
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, 2.0, -1.0], [0.0, 0.0, -1.0]),
+        ([-3.0, -2.0, 1.0], [0.0, 0.0, 1.0]),
+        ([2.0, -1.0], [2.0, 0.0]),
+        ([2.0, 0.0, 0.0, -0.0, -1.0, -1.0], [2.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        ([1.0, NAN, NAN, -1.0, -INF], [1.0, NAN, NAN, 0.0, 0.0]),
+        ([INF, 1.0, -INF], [0.0, 0.0, -INF]),
+        ([-INF, -1.0, INF], [0.0, 0.0, INF]),
+        ([0.0, -0.0], [0.0, 0.0]),
+        ([NAN], [NAN]),
+    ],
+)
+def test_by_hand(values: list[float], expected: list[float], dtype: torch.dtype) -> None:
+    x, wanted = torch.tensor(values, dtype=dtype), torch.tensor(expected, dtype=dtype)
+    torch.testing.assert_close(adarelu(x), wanted, rtol=0, atol=0, equal_nan=True)
+    assert_equation_3(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_suppressed_values_are_positive_zeros(dtype: torch.dtype) -> None:
+    x = torch.tensor([1.0] * 40 + [-1.0], dtype=dtype)
+    for zeros in (adarelu(x)[:40], adarelu(-x)[:40]):
+        assert not zeros.any()
+        assert not zeros.signbit().any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+def test_infinite_and_nan_gradients_stop_at_zeros(dtype: torch.dtype, shift: float) -> None:
+    x = noise(101, shift=shift, dtype=dtype)
+    for bad in (INF, -INF, NAN):
+        assert_equation_3(x, torch.full_like(x, bad))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("majority", [1, 0, -1])
+def test_counts_beyond_2_to_the_24_are_exact(dtype: torch.dtype, majority: int) -> None:
+    negative = 2**24 + 3
+    x = torch.ones(2 * negative + majority, dtype=dtype)
+    x[:negative].neg_()
+    output = adarelu(x)
+    kept, suppressed = output[:negative], output[negative:]
+    if majority < 1:
+        kept, suppressed = suppressed, kept
+    assert kept.all()
+    assert not suppressed.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="floating-point"):
+        adarelu(torch.ones(3, dtype=dtype))
+
+
+# Layouts and sizes
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,), (2, 3, 5, 7)])
+def test_any_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    assert_equation_3(noise(*shape, dtype=dtype))
+    assert_equation_3(noise(*shape, shift=3, dtype=dtype))
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+def test_channels_last_is_preserved(shift: float) -> None:
+    x = noise(3, 5, 4, 6, shift=shift).to(memory_format=torch.channels_last).requires_grad_()
+    output = adarelu(x)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert_equation_3(x)
+    output.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_strided_and_expanded_inputs() -> None:
+    x = noise(8, 9, 10, shift=0.2)
+    for view in (x[::2, 1:, ::3], x.permute(2, 0, 1), x[:1].expand(4, 9, 10)):
+        assert torch.equal(adarelu(view), adarelu(view.contiguous()))
+        assert_equation_3(view)
+        assert_equation_3(view.contiguous(), noise(1).expand(view.shape))
+
+
+def test_the_input_is_left_as_it_was() -> None:
+    x = noise(50)
+    before = x.clone()
+    assert adarelu(x).data_ptr() != x.data_ptr()
+    assert torch.equal(x, before)
+
+
+# Autograd
+
+
+def test_without_gradient() -> None:
+    assert not adarelu(noise(10)).requires_grad
+    with torch.no_grad():
+        assert not adarelu(noise(10).requires_grad_()).requires_grad
+
+
+def test_only_the_output_is_saved_for_backward() -> None:
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = noise(4, 5).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = adarelu(x)
+    assert [tensor.data_ptr() for tensor in saved] == [output.data_ptr()]
+
+
+@pytest.mark.parametrize("shift", [1.0, -1.0])
+def test_first_and_second_derivatives(shift: float) -> None:
+    x = noise(3, 7, shift=shift, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(adarelu, x)
+    assert torch.autograd.gradgradcheck(lambda x: adarelu(x).pow(3), x)
+
+
+# Transformations
+
+
+@pytest.mark.parametrize("in_dim", [0, 1])
+def test_vmapped_examples_vote_alone(in_dim: int) -> None:
+    x = torch.stack([noise(5, 6, shift=shift) for shift in (-1, 0, 1)], in_dim)
+    alone = torch.stack([adarelu(example) for example in x.unbind(in_dim)])
+    assert torch.equal(torch.func.vmap(adarelu, in_dims=in_dim)(x), alone)
+    assert not torch.equal(adarelu(x.movedim(in_dim, 0)), alone)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_vmap_over_single_elements(dtype: torch.dtype) -> None:
+    x = torch.tensor([1.0, -1.0, 0.0, NAN], dtype=dtype)
+    expected = torch.tensor([0.0, 0.0, 0.0, NAN], dtype=dtype)  # the lone sign is the majority
+    output = torch.func.vmap(adarelu)(x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_nested_vmap() -> None:
+    x = noise(3, 4, 50)
+    nested = torch.func.vmap(torch.func.vmap(adarelu))(x)
+    alone = torch.stack([adarelu(example) for example in x.flatten(0, 1)])
+    assert torch.equal(nested, alone.reshape(x.shape))
+
+
+def test_vmapped_gradients() -> None:
+    def loss(x: Tensor) -> Tensor:
+        return adarelu(x).square().sum()
+
+    x = torch.stack([noise(5, 6, shift=shift) for shift in (-1, 0, 1)])
+    gradients = torch.func.vmap(torch.func.grad(loss))(x)
+    assert torch.equal(gradients, torch.stack([2 * adarelu(example) for example in x]))
+
+
+def assert_compiles(backend: str, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(AdaReLU(), fullgraph=True, backend=backend)
+    special = torch.tensor([NAN, INF, -INF, 0.0, -0.0], dtype=dtype)
+    for shift in (0.5, -0.5):
+        x = torch.cat([noise(4, 5, 6, shift=shift, dtype=dtype).flatten(), special])
+        incoming = noise(x.numel(), dtype=dtype)
+        incoming[::7] = NAN
+        results = []
+        for function in (adarelu, compiled):
+            leaf = x.clone().requires_grad_()
+            output = function(leaf)
+            output.backward(incoming)
+            results.append((output.detach(), leaf.grad))
+        torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_compiles_without_graph_break(dtype: torch.dtype) -> None:
+    assert_compiles("aot_eager", dtype)
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiles_with_inductor(dtype: torch.dtype) -> None:
+    assert_compiles("inductor", dtype)
+
+
+def test_compiled_network_has_no_graph_break() -> None:
+    torch.compiler.reset()
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), AdaReLU(), nn.Conv2d(3, 1, 1), AdaReLU())
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    images = noise(4, 2, 6, 6)
+    expected = torch.autograd.grad(network(images).sum(), list(network.parameters()))
+    compiled(images).sum().backward()
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_a_dynamic_batch(strict: bool) -> None:
+    example = noise(4, 3, 5, 5)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(
+        AdaReLU(), (example,), dynamic_shapes=({0: batch},), strict=strict
+    ).module()
+    for x in (noise(7, 3, 5, 5, shift=0.5), noise(2, 3, 5, 5, shift=-0.5)):
+        assert torch.equal(exported(x), adarelu(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), AdaReLU())
+    with torch.autocast("cpu", dtype=dtype):
+        pre_activation = network[0](noise(4, 2, 6, 6))
+        output = network(noise(4, 2, 6, 6))
+        full = adarelu(noise(9))
+    assert output.dtype == dtype
+    assert full.dtype == torch.float32
+    assert torch.equal(output, adarelu(pre_activation))
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+# Devices. On the meta device and on fake tensors any look at a value raises.
+
+
+def test_the_vote_is_not_read_by_the_host() -> None:
+    on_meta = torch.empty(4, 3, 2, 2, device="meta", requires_grad=True)
+    adarelu(on_meta).sum().backward()
+    with FakeTensorMode():
+        fake = torch.empty(4, 3, 2, 2, requires_grad=True)
+        output = adarelu(fake)
+        output.sum().backward()
+        assert output.shape == (4, 3, 2, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_synchronization_on_cuda(dtype: torch.dtype) -> None:
+    special = torch.tensor([NAN, INF, -INF, 0.0, -0.0], dtype=dtype)
+    for shift in (0.5, -0.5):
+        x = torch.cat([noise(3000, shift=shift, dtype=dtype), special])
+        incoming = noise(x.numel(), dtype=dtype)
+        incoming[::7] = NAN
+        results = []
+        for device in ("cpu", "cuda"):
+            leaf, g = x.to(device, copy=True).requires_grad_(), incoming.to(device)
+            previous = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                output = adarelu(leaf)
+                output.backward(g)
+            finally:
+                torch.cuda.set_sync_debug_mode(previous)
+            assert leaf.grad is not None
+            results.append((output.detach().cpu(), leaf.grad.cpu()))
+        torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+# The module and the package
+
+
+def test_module_is_stateless_and_copies() -> None:
+    module, x = AdaReLU(), noise(20)
+    assert not module.state_dict()
+    assert not list(module.parameters())
+    assert repr(module) == "AdaReLU()"
+    for twin in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module)), module.eval()):
+        assert isinstance(twin, AdaReLU)
+        assert torch.equal(twin(x), adarelu(x))
+
+
+def test_import_brings_in_torch_and_nothing_else() -> None:
+    code = """
+import sys, torch
+before = {name.partition(".")[0] for name in sys.modules}
+from adarelu_sweep import AdaReLU
+after = {name.partition(".")[0] for name in sys.modules}
+print(*sorted(after - before))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["adarelu_sweep"], result.stderr
