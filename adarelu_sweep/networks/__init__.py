@@ -1,0 +1,1 @@
+"""The networks, each taking an activation factory and a width."""

@@ -1,0 +1,30 @@
+"""Initial weights, the same whatever the activation is."""
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of a network on the CPU from ``generator`` alone, in module order.
+
+    - Convolutions: He normal (He et al. 2015), standard deviation sqrt(2 / fan_out); bias 0.
+    - Batch norm: weight 1, bias 0, running mean 0, running variance 1.
+    - Linear layers: uniform within +-1 / sqrt(fan_in), weight and bias, as PyTorch does.
+
+    Everything else, a PReLU's slope for instance, draws nothing and keeps its value, so that
+    networks that differ in their activation only get the same weights.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
