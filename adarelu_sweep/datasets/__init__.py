@@ -1,0 +1,1 @@
+"""Data sets: fetched, verified, held on the device."""
