@@ -1,0 +1,110 @@
+"""What one trial is: its data, network, activation, seed and training. Needs no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+from adarelu_sweep.activations.registry import ACTIVATIONS
+from adarelu_sweep.components import Component, Registry, Scalar
+from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
+
+
+def _of(registry: Registry) -> BeforeValidator:
+    """Accept a name or a table of the registry; a stored component passes as it is."""
+
+    def resolve(given: Any) -> Component:
+        if isinstance(given, dict) and given.keys() == Component.model_fields.keys():
+            return Component(**given)
+        return registry.resolve(given)
+
+    return BeforeValidator(resolve)
+
+
+ActivationComponent = Annotated[Component, _of(ACTIVATIONS)]
+NetworkComponent = Annotated[Component, _of(NETWORKS)]
+OptimizerComponent = Annotated[Component, _of(OPTIMIZERS)]
+ScheduleComponent = Annotated[Component, _of(SCHEDULES)]
+
+
+class Settings(BaseModel):
+    """Base of everything that a study file sets: strict, immutable, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """How much of a data set is used: all of it, or a fixed subset."""
+
+    train_limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
+
+    def subset_note(self) -> str | None:
+        """Say that results come from a fixed subset, or return None if they do not."""
+        if self.train_limit is None and self.test_limit is None:
+            return None
+        train = f"at most {self.train_limit}" if self.train_limit else "all"
+        test = f"at most {self.test_limit}" if self.test_limit else "all"
+        return f"On a fixed subset of the data: {train} training images, {test} test images."
+
+
+class TrainingSettings(Settings):
+    """How a trial is trained and evaluated."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 32
+    eval_batch_size: PositiveInt | None = None
+    """Images per batch of an evaluation; the training batch size unless told otherwise, because
+    a batch-dependent activation predicts differently in batches of another size."""
+    optimizer: OptimizerComponent = Field(default_factory=lambda: OPTIMIZERS.resolve("sgd"))
+    schedule: ScheduleComponent = Field(default_factory=lambda: SCHEDULES.resolve("constant"))
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    deterministic: bool = False
+    """Ask CUDA for deterministic algorithms. On the CPU a trial is deterministic as it is."""
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Images per batch of an evaluation."""
+        return self.eval_batch_size or self.batch_size
+
+
+class TrialSettings(Settings):
+    """One trial, resolved: everything that decides its numbers but the machine."""
+
+    dataset: str
+    network: NetworkComponent
+    activation: ActivationComponent
+    seed: int
+    data: DataSettings
+    training: TrainingSettings
+
+    @property
+    def arm(self) -> str:
+        """The arm that this trial belongs to: data set, network and activation."""
+        return f"{self.dataset}/{self.network.label}/{self.activation.label}"
+
+    def flattened(self) -> dict[str, Scalar]:
+        """Return every field under a dotted key, as MLflow's parameters want it."""
+        training = {
+            "training." + name: getattr(self.training, name)
+            for name in TrainingSettings.model_fields
+            if name not in {"optimizer", "schedule", "eval_batch_size"}
+        }
+        flat: dict[str, Scalar] = {
+            "dataset": self.dataset,
+            "seed": self.seed,
+            **_dotted("network", self.network),
+            **_dotted("activation", self.activation),
+            **training,
+            "training.eval_batch_size": self.training.evaluation_batch_size,
+            **_dotted("training.optimizer", self.training.optimizer),
+            **_dotted("training.schedule", self.training.schedule),
+            "data.train_limit": self.data.train_limit or "all",
+            "data.test_limit": self.data.test_limit or "all",
+        }
+        return flat
+
+
+def _dotted(prefix: str, component: Component) -> dict[str, Scalar]:
+    return {f"{prefix}.{name}": value for name, value in component.flattened().items()}

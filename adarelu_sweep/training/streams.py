@@ -1,0 +1,35 @@
+"""Random streams, one per purpose, derived from a trial's seed.
+
+Purposes never share a stream, so that trials that differ only in the activation start from the same
+weights and see the same batches. An epoch's streams are derived from its number: a resumed trial
+has no random state to restore.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, *purpose: object) -> torch.Generator:
+    """Return a CPU generator for a purpose, such as ``(seed, "batch order", epoch)``.
+
+    The generator's own seed is the first 8 bytes of a SHA-256 over both, so that neighbouring seeds
+    and epochs have unrelated streams.
+    """
+    return torch.Generator().manual_seed(_stream_seed(seed, *purpose))
+
+
+def batch_order(seed: int, epoch: int, images: int) -> Tensor:
+    """Return the order in which an epoch sees the images: a permutation, int64, on the CPU."""
+    return torch.randperm(images, generator=generator(seed, "batch order", epoch))
+
+
+def seed_network_noise(seed: int, epoch: int) -> None:
+    """Seed torch's global generators, which layers such as dropout draw from, for one epoch."""
+    torch.manual_seed(_stream_seed(seed, "network noise", epoch))
+
+
+def _stream_seed(seed: int, *purpose: object) -> int:
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
