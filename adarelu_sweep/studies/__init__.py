@@ -1,0 +1,1 @@
+"""Study files and the plans that they describe."""

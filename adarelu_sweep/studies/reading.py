@@ -1,0 +1,82 @@
+"""From a study file and overrides to a valid study, or to one clear line about what is wrong."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from adarelu_sweep.components import unknown
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.studies.overrides import apply_overrides
+from adarelu_sweep.studies.schema import SAFE_NAME, Study
+
+
+def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = None) -> Study:
+    """Read, override and validate a study file; raise UserError naming the file and the key."""
+    document = _load(path)
+    apply_overrides(document, overrides)
+    if name is not None:
+        document["name"] = name
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such study file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; a study file is TOML") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid TOML: nested too deeply") from None
+    except (tomllib.TOMLDecodeError, ValueError) as error:  # ValueError: a date out of range
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Return the first problem as ``KEY: MESSAGE (and 2 more)``."""
+    problems = error.errors()
+    problem = problems[0]
+    location = [part for part in problem["loc"] if not _is_internal(part)]
+    key = ".".join(str(part) for part in location)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = unknown("key", str(location[-1]), _fields_at(location[:-1]))
+    elif problem["type"] == "missing":
+        message = "is missing: add it to the study file"
+    elif problem["type"] == "string_pattern_mismatch" and SAFE_NAME in str(problem.get("ctx")):
+        message = (
+            f"{problem['input']!r} is not a usable name: letters, digits, '.', '_' and '-', "
+            "100 at most, the first a letter or digit"
+        )
+    elif not problem["msg"].startswith("Value error"):
+        message = f"{_brief(problem['input'])}: {message[0].lower()}{message[1:]}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return " ".join(f"{key}: {message}{more}".split())
+
+
+def _is_internal(part: int | str) -> bool:
+    """Pydantic puts the branch of a union or function into a location; a user never wrote it."""
+    return isinstance(part, str) and ("[" in part or "-" in part)
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """Return the known keys of the table at a location of the study file."""
+    model: type[BaseModel] = Study
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,29 @@
+"""What is remembered of a study, so that ``resume`` needs the database alone."""
+
+from pydantic import BaseModel, ConfigDict
+
+from adarelu_sweep.studies.schema import Study
+
+
+class StudyRecord(BaseModel):
+    """The plan of a study, and how it was launched."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uid: str
+    """Tells this study from every other of the same name, in a shared tracking server too."""
+    study: Study
+    source: str
+    """The study file as it was given, before overrides."""
+    created: str
+    """When it was launched: ISO 8601, UTC."""
+    version: str
+    """The version of adarelu-sweep that launched it."""
+    tracking_uri: str | None = None
+    """The tracking server given, without credentials; None for the home's own."""
+    data_folder: str | None = None
+    """The data folder given; None for the default."""
+    workers: int | None = None
+    """The number of slots given; None for the default."""
+    threads: int = 1
+    """CPU threads of a slot at launch: numbers depend on them to the last bit."""
