@@ -1,0 +1,1 @@
+"""Where workers live, what is said to them, and the worker itself."""

@@ -1,0 +1,113 @@
+"""Workers as subprocesses of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread
+
+from pydantic import ValidationError
+
+from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot, Worker
+from adarelu_sweep.launching.messages import FROM_WORKER, Quit, ToWorker
+
+# A worker holds no credentials and knows no server.
+_WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_")
+
+
+class LocalWorker(Worker):
+    """A worker process: messages to its standard input, from its standard output, a line each."""
+
+    def __init__(self, slot: Slot, report: Report, log: Path) -> None:
+        self.slot = slot
+        self._report = report
+        self._sending = Lock()
+        with log.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "adarelu_sweep.launching.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                env=_environment(slot),
+                # Out of the terminal's process group: Ctrl-C is the supervisor's to handle.
+                start_new_session=True,
+            )
+        Thread(target=self._listen, name=f"worker-{slot.index}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def send(self, message: ToWorker) -> None:  # noqa: D102
+        stream = self._process.stdin
+        assert stream is not None
+        with self._sending, suppress(OSError, ValueError):  # broken or closed pipe: it is gone
+            stream.write(message.model_dump_json().encode() + b"\n")
+            stream.flush()
+
+    def kill(self) -> None:  # noqa: D102
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the process to end, and kill it after ``timeout`` seconds."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        for line in stream:
+            try:
+                message = FROM_WORKER.validate_json(line)
+            except ValidationError:
+                # Cut off in the middle of a line: the process is ending, Gone follows.
+                continue
+            self._report(Said(self, message))
+        self._report(Gone(self, _describe(self._process.wait())))
+
+
+class LocalLauncher(Launcher):
+    """Starts worker processes on this machine."""
+
+    def __init__(self, report: Report, logs: Path) -> None:
+        self._report = report
+        self._logs = logs
+        self._workers: list[LocalWorker] = []
+
+    def start(self, slot: Slot) -> LocalWorker:  # noqa: D102
+        self._logs.mkdir(parents=True, exist_ok=True)
+        worker = LocalWorker(slot, self._report, self._logs / f"worker-{slot.index}.log")
+        self._workers = [w for w in self._workers if w._process.poll() is None] + [worker]
+        return worker
+
+    def close(self) -> None:  # noqa: D102
+        for worker in self._workers:
+            worker.send(Quit())
+        for worker in self._workers:
+            worker.join(timeout=5)
+        self._workers.clear()
+
+
+def _environment(slot: Slot) -> dict[str, str]:
+    """Return a worker's environment: its own GPU or no GPU, its threads, and no credentials."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_WITHHELD)}
+    return kept | {
+        "CUDA_VISIBLE_DEVICES": slot.gpu or "",
+        "OMP_NUM_THREADS": str(slot.threads),
+        "MKL_NUM_THREADS": str(slot.threads),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic algorithms need on CUDA
+    }
+
+
+def _describe(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exited with {returncode}"
+    known = {s.value: s.name for s in signal.Signals}
+    return f"killed by {known.get(-returncode, f'signal {-returncode}')}"

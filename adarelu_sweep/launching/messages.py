@@ -1,0 +1,107 @@
+"""What supervisor and workers say to each other, the same for every launcher.
+
+One message is one JSON object, told apart by ``kind``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from adarelu_sweep.training.history import EpochRecord, History
+from adarelu_sweep.training.settings import TrialSettings
+
+
+class Message(BaseModel):
+    """Base of all messages. Not-a-number and infinities survive the way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class TrialOrder(Message):
+    """One trial to be trained, or to be taken up from its checkpoint."""
+
+    number: int
+    settings: TrialSettings
+    folder: str
+    threads: int
+    """CPU threads; part of the trial, because its numbers depend on them to the last bit."""
+
+
+class Task(Message):
+    """Train these trials. Today a task holds one; a pack will hold several."""
+
+    kind: Literal["task"] = "task"
+    trials: list[TrialOrder]
+    data_folder: str
+
+
+class Stop(Message):
+    """Finish the step in hand, say ``Interrupted`` and wait; the checkpoint holds the rest."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class Quit(Message):
+    """Exit: there is nothing left to do."""
+
+    kind: Literal["quit"] = "quit"
+
+
+class Ready(Message):
+    """The worker has imported what it needs and waits for a task."""
+
+    kind: Literal["ready"] = "ready"
+    host: str
+    pid: int
+    device: str
+    versions: dict[str, str]
+
+
+class Started(Message):
+    """A trial is being trained from this history on."""
+
+    kind: Literal["started"] = "started"
+    trial: int
+    history: History
+
+
+class EpochDone(Message):
+    """An epoch was trained, evaluated and checkpointed, in this order."""
+
+    kind: Literal["epoch"] = "epoch"
+    trial: int
+    record: EpochRecord
+
+
+class Finished(Message):
+    """A trial has its outcome, and its folder all that is to be kept of it."""
+
+    kind: Literal["finished"] = "finished"
+    trial: int
+    history: History
+
+
+class Interrupted(Message):
+    """A trial was stopped on request; its last checkpoint stands."""
+
+    kind: Literal["interrupted"] = "interrupted"
+    trial: int
+
+
+class Failed(Message):
+    """The code raised an exception; the worker exits after saying so."""
+
+    kind: Literal["failed"] = "failed"
+    trials: list[int]
+    error: str
+    """The last line of the traceback."""
+    traceback: str
+
+
+ToWorker = Annotated[Task | Stop | Quit, Field(discriminator="kind")]
+FromWorker = Annotated[
+    Ready | Started | EpochDone | Finished | Interrupted | Failed, Field(discriminator="kind")
+]
+
+TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)
+FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(FromWorker)

@@ -1,0 +1,98 @@
+"""The process that a slot runs: takes tasks, trains them, says what happened.
+
+Imports neither optuna nor mlflow and holds no credentials. It may die at any moment: what it has
+done stands in the checkpoint, and what it was doing is done again by another.
+"""
+
+import os
+import platform
+import socket
+import sys
+import traceback
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import BinaryIO
+
+from adarelu_sweep._version import __version__
+from adarelu_sweep.launching.messages import (
+    TO_WORKER,
+    Failed,
+    FromWorker,
+    Quit,
+    Ready,
+    Stop,
+    Task,
+)
+
+
+class Channel:
+    """The worker's end of the line to its supervisor."""
+
+    def __init__(self, receiving: BinaryIO, sending: BinaryIO) -> None:
+        self._receiving = receiving
+        self._sending = sending
+        self.tasks: SimpleQueue[Task | Quit] = SimpleQueue()
+        self.stop = Event()
+        Thread(target=self._listen, name="channel", daemon=True).start()
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message, as one line."""
+        self._sending.write(message.model_dump_json().encode() + b"\n")
+        self._sending.flush()
+
+    def _listen(self) -> None:
+        for line in self._receiving:
+            message = TO_WORKER.validate_json(line)
+            if isinstance(message, Stop):
+                self.stop.set()
+            else:
+                self.tasks.put(message)
+        # The supervisor is gone. Nobody waits for this epoch, and the last one is on the disk.
+        os._exit(1)
+
+
+def work(channel: Channel) -> None:
+    """Take tasks until told to quit; return early, having said why, after an exception."""
+    # Imported here: torch must not load before the channel listens, or a stop would go unheard.
+    import torch
+
+    from adarelu_sweep.launching.tasks import TaskRunner
+    from adarelu_sweep.training.device import device_name, training_device
+
+    device = training_device()
+    channel.send(
+        Ready(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=device_name(device),
+            versions={
+                "adarelu_sweep": __version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+            },
+        )
+    )
+    runner = TaskRunner(device)
+    while isinstance(task := channel.tasks.get(), Task):
+        try:
+            runner.run(task, channel.send, channel.stop)
+        except Exception as error:
+            channel.send(
+                Failed(
+                    trials=[order.number for order in task.trials],
+                    error="".join(traceback.format_exception_only(error)).strip(),
+                    traceback=traceback.format_exc(),
+                )
+            )
+            return  # what the exception left in memory is not to be trusted
+
+
+def main() -> None:
+    """Run a worker over standard input and output; whatever else prints goes to the log."""
+    sending = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    work(Channel(sys.stdin.buffer, sending))
+
+
+if __name__ == "__main__":
+    main()
