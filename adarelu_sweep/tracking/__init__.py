@@ -1,0 +1,1 @@
+"""The MLflow server, and what a run logs."""

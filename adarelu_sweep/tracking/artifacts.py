@@ -1,0 +1,72 @@
+"""The files that a trial's run holds beside its metrics."""
+
+import csv
+import json
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from adarelu_sweep.tracking.snapshot import TrialSnapshot
+from adarelu_sweep.training.history import CONFUSION_MATRIX, TRACEBACK, History
+
+_DRAWING = Lock()  # matplotlib's font and text caches are not made for several threads
+
+
+def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
+    """Write the resolved trial, its history, curves and confusion matrix, or its traceback."""
+    trial = json.dumps(snapshot.settings.model_dump(mode="json"), indent=2)
+    (folder / "trial.json").write_text(trial + "\n")
+    if snapshot.status == "FAILED" and (snapshot.folder / TRACEBACK).exists():
+        (folder / TRACEBACK).write_bytes((snapshot.folder / TRACEBACK).read_bytes())
+    history = History.read(snapshot.folder)
+    if not history.epochs:
+        return
+    _write_history(history, folder / "history.csv")
+    confusion = snapshot.folder / CONFUSION_MATRIX
+    with _DRAWING:
+        title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
+        _draw_curves(history, title, folder / "curves.png")
+        if confusion.exists():
+            (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())
+            matrix = np.loadtxt(confusion, delimiter=",", dtype=np.int64, ndmin=2)
+            _draw_confusion(matrix, title, folder / "confusion_matrix.png")
+
+
+def _write_history(history: History, path: Path) -> None:
+    keys = list(history.epochs[0].metrics)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "timestamp", *keys])
+        for record in history.epochs:
+            values = [record.metrics.get(key, "") for key in keys]
+            writer.writerow([record.epoch, record.timestamp, *values])
+
+
+def _draw_curves(history: History, title: str, path: Path) -> None:
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    epochs = [record.epoch for record in history.epochs]
+    for axes, quantity, label in zip(
+        figure.subplots(1, 2),
+        ["loss", "accuracy"],
+        ["cross entropy (nats)", "accuracy (%)"],
+        strict=True,
+    ):
+        for split in ("train", "test"):
+            values = [record.metrics[f"{split}/{quantity}"] for record in history.epochs]
+            axes.plot(epochs, values, label=split, marker="." if len(epochs) < 20 else None)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _draw_confusion(matrix: NDArray[np.int64], title: str, path: Path) -> None:
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(axes.imshow(matrix, cmap="Blues"), ax=axes, label="test images")
+    axes.set(xlabel="predicted class", ylabel="class")
+    figure.savefig(path, dpi=100)

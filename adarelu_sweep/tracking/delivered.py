@@ -1,0 +1,40 @@
+"""How far a run in MLflow is up to date, kept beside what is delivered. Needs no mlflow."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from adarelu_sweep.files import write_atomically
+from adarelu_sweep.tracking.snapshot import RunStatus
+
+
+class Delivered(BaseModel):
+    """What is known to have arrived of one run."""
+
+    run_id: str
+    status: str = "RUNNING"
+    epochs: int = 0
+    params: bool = False
+    artifacts: bool = False
+    tags: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Delivered | None":
+        """Return what is kept in a trial's or study's folder, or None if nothing is."""
+        try:
+            return cls.model_validate_json((folder / _FILE).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    @classmethod
+    def is_settled(cls, folder: Path, status: RunStatus) -> bool:
+        """Return whether a run that ended with this status has arrived whole."""
+        delivered = cls.read(folder)
+        return delivered is not None and delivered.status == status
+
+    def write(self, folder: Path) -> None:
+        """Keep it."""
+        write_atomically(folder / _FILE, self.model_dump_json().encode())
+
+
+_FILE = "delivered.json"

@@ -1,0 +1,176 @@
+"""Delivering to the tracker from a few threads, so that training never waits for it.
+
+What is to be delivered is a state, not a stream: the newest snapshot of a trial replaces the one
+before, and its metrics are read from its history. A delivery that fails is repeated; what is not
+delivered in the end lies in the trial's folder, and the next resume delivers it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Thread
+from typing import Protocol
+
+from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
+
+_RETRY_SECONDS = 2.0
+
+
+class Tracker(Protocol):
+    """Where records are delivered to. Every method may be repeated at will."""
+
+    def begin_study(self) -> None:
+        """Say that the study runs."""
+
+    def deliver(self, snapshot: TrialSnapshot) -> None:
+        """Bring a trial's record up to date."""
+
+    def end_study(self, status: RunStatus, tables: dict[str, str]) -> None:
+        """Say how the study ended, with its result tables by file name."""
+
+
+class Delivery:
+    """Brings a tracker up to date in the background.
+
+    Args:
+        connect: Makes the tracker; called in the background, again until it succeeds.
+        on_trouble: Told once, in one line, when the tracker cannot be reached.
+        threads: How many trials are delivered at a time.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Tracker],
+        on_trouble: Callable[[str], None],
+        threads: int = 2,
+    ) -> None:
+        self._connect = connect
+        self._on_trouble = on_trouble
+        self._changed = Condition()
+        self._waiting: dict[int, TrialSnapshot] = {}
+        self._order: deque[int] = deque()
+        self._in_hand: set[int] = set()
+        self._last_success = time.monotonic()
+        self._troubled = False
+        self._closed = False
+        self._tracker: Tracker | None = None
+        self._threads = [
+            Thread(target=self._work, args=(index,), name=f"delivery-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def post(self, snapshot: TrialSnapshot) -> None:
+        """Ask for a trial to be brought to a state; replaces what was asked for it before."""
+        with self._changed:
+            self._put(snapshot)
+
+    def finish(self, status: RunStatus, tables: dict[str, str], patience: float) -> int:
+        """Deliver what is left, end the study, and return how many trials were not delivered.
+
+        Gives up once nothing was delivered for ``patience`` seconds.
+        """
+        with self._changed:
+            self._last_success = time.monotonic()
+            while self._waiting or self._in_hand or self._tracker is None:
+                left = self._last_success + patience - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            undelivered = len(set(self._waiting) | self._in_hand)
+            tracker = self._tracker
+            self._closed = True
+            self._changed.notify_all()
+        if tracker is None:
+            return max(undelivered, 1)
+        ending = Thread(target=self._end, args=(tracker, status, tables), daemon=True)
+        ending.start()
+        ending.join(patience)
+        return undelivered
+
+    def _end(self, tracker: Tracker, status: RunStatus, tables: dict[str, str]) -> None:
+        try:
+            tracker.end_study(status, tables)
+        except Exception as error:
+            self._report(error)
+
+    def _work(self, index: int) -> None:
+        if index == 0 and not self._establish():
+            return
+        while (snapshot := self._take()) is not None:
+            delivered = self._deliver(snapshot)
+            with self._changed:
+                self._in_hand.discard(snapshot.number)
+                self._changed.notify_all()
+                if not delivered:
+                    if snapshot.number not in self._waiting:
+                        self._put(snapshot)
+                    self._pause()
+
+    def _establish(self) -> bool:
+        """Connect, however often it takes; return whether that succeeded before the end."""
+        while True:
+            try:
+                tracker = self._connect()
+                tracker.begin_study()
+            except Exception as error:
+                self._report(error)
+            else:
+                with self._changed:
+                    self._tracker = tracker
+                    self._succeeded()
+                return True
+            with self._changed:
+                if self._pause():
+                    return False
+
+    def _take(self) -> TrialSnapshot | None:
+        """Wait for a trial that no other thread has in hand; None at the end."""
+        with self._changed:
+            while not self._closed:
+                if self._tracker is not None:
+                    for number in self._order:
+                        if number not in self._in_hand:
+                            self._order.remove(number)
+                            self._in_hand.add(number)
+                            return self._waiting.pop(number)
+                self._changed.wait()
+        return None
+
+    def _deliver(self, snapshot: TrialSnapshot) -> bool:
+        assert self._tracker is not None
+        try:
+            self._tracker.deliver(snapshot)
+        except Exception as error:
+            self._report(error)
+            return False
+        with self._changed:
+            self._succeeded()
+        return True
+
+    def _pause(self) -> bool:
+        """Wait before the next attempt; return whether the end came meanwhile."""
+        return self._changed.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
+
+    def _put(self, snapshot: TrialSnapshot) -> None:
+        if snapshot.number not in self._waiting:
+            self._order.append(snapshot.number)
+        self._waiting[snapshot.number] = snapshot
+        self._changed.notify_all()
+
+    def _succeeded(self) -> None:
+        self._last_success = time.monotonic()
+        self._troubled = False
+        self._changed.notify_all()
+
+    def _report(self, error: Exception) -> None:
+        """Tell the user once, not at every attempt."""
+        with self._changed:
+            if self._troubled:
+                return
+            self._troubled = True
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self._on_trouble(
+            f"records cannot be delivered ({reason}); training goes on, and they wait in the home"
+        )

@@ -1,0 +1,160 @@
+"""The life of the home's own MLflow server: started once, joined by all, up until it is stopped."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+from filelock import FileLock
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.files import write_atomically
+from adarelu_sweep.home import Home
+
+HOST = "127.0.0.1"
+FIRST_PORT = 5000
+_START_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running MLflow server of a home."""
+
+    pid: int
+    process_started: float
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its address, for browsers and clients."""
+        return f"http://{HOST}:{self.port}"
+
+    def is_alive(self) -> bool:
+        """Return whether the process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            return alive and abs(process.create_time() - self.process_started) < 1
+        except psutil.Error:
+            return False
+
+    def answers(self) -> bool:
+        """Return whether the server says that it is healthy."""
+        try:
+            with urlopen(f"{self.url}/health", timeout=2) as response:
+                return bool(response.status == 200)
+        except (URLError, OSError, ValueError):
+            return False
+
+
+def find_server(home: Home) -> Server | None:
+    """Return the home's server if its process runs; it may still be starting."""
+    try:
+        server = Server(**json.loads(home.server_file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return server if server.is_alive() else None
+
+
+def ensure_server(home: Home, port: int | None = None) -> Server:
+    """Join the home's server or start one, and return once it answers.
+
+    Args:
+        home: The home whose records the server serves.
+        port: The port wanted; by default the first free one from 5000. Raises UserError if it is
+            taken, or if the server already listens on another.
+    """
+    home.create()
+    with FileLock(home.root / "server.lock"):
+        server = find_server(home)
+        if server is None:
+            server = _start(home, port)
+        elif port is not None and port != server.port:
+            raise UserError(
+                f"the server of this home is already up at {server.url}; use that, or stop it "
+                "with 'adarelu-sweep server stop'"
+            )
+    _await_answer(home, server)
+    return server
+
+
+def stop_server(home: Home) -> Server | None:
+    """Stop the home's server with all its processes; return it, or None if none was up."""
+    server = find_server(home)
+    if server is not None:
+        processes = _tree(server.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        for process in alive:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
+    home.server_file.unlink(missing_ok=True)
+    return server
+
+
+def _start(home: Home, port: int | None) -> Server:
+    if port is not None and not _is_free(port):
+        raise UserError(f"port {port} is in use: give another with --port, or leave it out")
+    port = port or next(p for p in range(FIRST_PORT, 65536) if _is_free(p))
+    home.server_log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
+    environment |= {
+        # One process and no job runner: a third of the time and memory of the default.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with home.server_log.open("ab") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server"),
+                *("--backend-store-uri", f"sqlite:///{home.mlflow_db}"),
+                *("--artifacts-destination", str(home.artifacts)),
+                *("--host", HOST, "--port", str(port), "--workers", "1"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home.root,
+            env=environment,
+            start_new_session=True,  # it outlives the sweep that started it
+        )
+    server = Server(process.pid, psutil.Process(process.pid).create_time(), port)
+    write_atomically(home.server_file, json.dumps(asdict(server)).encode())
+    return server
+
+
+def _await_answer(home: Home, server: Server) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while not server.answers():
+        if not server.is_alive() or time.monotonic() > deadline:
+            raise UserError(f"the MLflow server did not come up; its log is {home.server_log}")
+        time.sleep(0.1)
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        # As the server will bind it: a connection in TIME_WAIT does not count as use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []

@@ -1,0 +1,23 @@
+"""What the tracker is told of a trial: where it stands, and where its results lie."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from adarelu_sweep.training.settings import TrialSettings
+
+RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class TrialSnapshot:
+    """The state that a trial's run in MLflow is to be brought to.
+
+    Metrics are not in it: they are read from the history in the trial's folder.
+    """
+
+    number: int
+    settings: TrialSettings
+    folder: Path
+    status: RunStatus
+    tags: dict[str, str] = field(default_factory=dict)
