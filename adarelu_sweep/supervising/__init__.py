@@ -1,0 +1,1 @@
+"""Deciding what is trained where, and keeping the books."""

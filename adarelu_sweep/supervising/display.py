@@ -1,0 +1,206 @@
+"""What a person sees while a study runs: live on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.supervising.ledger import Counts
+from adarelu_sweep.training.history import EpochRecord, History
+
+
+class Display(Protocol):
+    """Shows what the supervisor reports."""
+
+    def __enter__(self) -> "Display":
+        """Begin to show."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End, and leave the terminal as it was."""
+
+    def say(self, line: str) -> None:
+        """Show one line that stays."""
+
+    def counts(self, counts: Counts) -> None:
+        """Show how many trials are in which state."""
+
+    def started(self, slot: Slot, trial: str, epochs_done: int) -> None:
+        """Show that a slot trains a trial, from this many epochs on."""
+
+    def epoch(self, slot: Slot, trial: str, record: EpochRecord) -> None:
+        """Show an epoch's metrics."""
+
+    def finished(self, slot: Slot, trial: str, history: History) -> None:
+        """Show that a trial has its outcome."""
+
+    def idle(self, slot: Slot) -> None:
+        """Show that a slot has nothing to do."""
+
+
+class Pace:
+    """How fast the study goes, and when it will be done."""
+
+    def __init__(self, epochs_per_trial: int) -> None:
+        self._epochs_per_trial = epochs_per_trial
+        self._started = time.monotonic()
+        self._epochs = 0
+
+    def epoch_done(self) -> None:
+        """Count one epoch trained in this call."""
+        self._epochs += 1
+
+    def time_left(self, counts: Counts, epochs_in_progress: int) -> timedelta | None:
+        """Return an estimate from this call's pace, None before its first epoch."""
+        if not self._epochs:
+            return None
+        epochs = (counts.waiting + counts.running) * self._epochs_per_trial - epochs_in_progress
+        per_epoch = (time.monotonic() - self._started) / self._epochs
+        return timedelta(seconds=round(max(0, epochs) * per_epoch))
+
+
+def metrics_text(record: EpochRecord) -> str:
+    """Return an epoch's metrics in one line."""
+    metrics = record.metrics
+    return (
+        f"loss {metrics['train/loss']:.4f}  "
+        f"test accuracy {metrics['test/accuracy']:.2f} %  "
+        f"{metrics['images_per_second']:.0f} images/s"
+    )
+
+
+class PlainDisplay:
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, console: Console, epochs_per_trial: int) -> None:
+        self._console = console
+        self._epochs = epochs_per_trial
+        self._pace = Pace(epochs_per_trial)
+        self._counts: Counts | None = None
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:  # noqa: D102
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def counts(self, counts: Counts) -> None:  # noqa: D102
+        self._counts = counts
+
+    def started(self, slot: Slot, trial: str, epochs_done: int) -> None:  # noqa: D102
+        resumed = f", resumed after epoch {epochs_done}" if epochs_done else ""
+        self.say(f"slot {slot.index}: {trial} started{resumed}")
+
+    def epoch(self, slot: Slot, trial: str, record: EpochRecord) -> None:  # noqa: D102
+        self._pace.epoch_done()
+        position = f"epoch {record.epoch}/{self._epochs}"
+        self.say(f"slot {slot.index}: {trial} {position}  {metrics_text(record)}")
+
+    def finished(self, slot: Slot, trial: str, history: History) -> None:  # noqa: D102
+        progress = ""
+        if self._counts:
+            left = self._pace.time_left(self._counts, 0)
+            done = self._counts.total - self._counts.waiting - self._counts.running
+            progress = f"; {done}/{self._counts.total} trials done"
+            progress += f", about {left} left" if left else ""
+        self.say(f"slot {slot.index}: {trial} {history.outcome}{progress}")
+
+    def idle(self, slot: Slot) -> None:  # noqa: D102
+        pass
+
+
+class LiveDisplay:
+    """Overall progress with time left, and a row per slot, redrawn in place."""
+
+    def __init__(self, console: Console, slots: Iterable[Slot], epochs_per_trial: int) -> None:
+        self._console = console
+        self._epochs = epochs_per_trial
+        self._pace = Pace(epochs_per_trial)
+        self._counts: Counts | None = None
+        self._rows: dict[int, tuple[Slot, str, int, str]] = {
+            slot.index: (slot, "starting", 0, "") for slot in slots
+        }
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:  # noqa: D102
+        self._console.print(line, markup=False, highlight=False)
+
+    def counts(self, counts: Counts) -> None:  # noqa: D102
+        self._counts = counts
+
+    def started(self, slot: Slot, trial: str, epochs_done: int) -> None:  # noqa: D102
+        self._rows[slot.index] = (slot, trial, epochs_done, "")
+
+    def epoch(self, slot: Slot, trial: str, record: EpochRecord) -> None:  # noqa: D102
+        self._pace.epoch_done()
+        self._rows[slot.index] = (slot, trial, record.epoch, metrics_text(record))
+
+    def finished(self, slot: Slot, trial: str, history: History) -> None:  # noqa: D102
+        if history.outcome == "diverged":
+            self.say(f"{trial} diverged after {len(history.epochs)} epochs: that is its result")
+
+    def idle(self, slot: Slot) -> None:  # noqa: D102
+        self._rows[slot.index] = (slot, "idle", 0, "")
+
+    def _render(self) -> RenderableType:
+        rows = Table.grid(padding=(0, 2))
+        for slot, trial, epoch, metrics in self._rows.values():
+            position = f"epoch {epoch}/{self._epochs}" if epoch else ""
+            rows.add_row(f"slot {slot.index}", slot.name, Text(trial), position, metrics)
+        return Group(self._overall(), rows)
+
+    def _overall(self) -> RenderableType:
+        counts = self._counts
+        if counts is None:
+            return Text("starting")
+        in_progress = sum(epoch for _, _, epoch, _ in self._rows.values())
+        epochs_done = (counts.complete + counts.pruned + counts.failed) * self._epochs + in_progress
+        left = self._pace.time_left(counts, in_progress)
+        failed = f", {counts.failed} failed" if counts.failed else ""
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=counts.total * self._epochs, completed=epochs_done, width=40),
+            f"{counts.complete + counts.pruned}/{counts.total} trials{failed}",
+            f"about {left} left" if left is not None else "",
+        )
+        return line
+
+
+def make_display(console: Console, slots: Iterable[Slot], epochs_per_trial: int) -> Display:
+    """Return the live display on a terminal, else the plain one."""
+    if console.is_terminal:
+        return LiveDisplay(console, slots, epochs_per_trial)
+    return PlainDisplay(console, epochs_per_trial)

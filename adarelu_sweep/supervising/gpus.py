@@ -1,0 +1,132 @@
+"""The GPUs of this machine, from NVML: which are there, and which are busy."""
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from adarelu_sweep.errors import UserError
+
+
+class Gpu(BaseModel):
+    """One GPU of this machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    """Its place in NVML's order, which is nvidia-smi's."""
+    uuid: str
+    name: str
+    memory_bytes: int
+    processes: dict[int, int] = {}
+    """Process id to bytes of GPU memory held, of every process that computes on it."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether some process computes on it."""
+        return bool(self.processes)
+
+    def occupants(self) -> str:
+        """Name the processes on it."""
+        return ", ".join(
+            f"process {pid} with {held / 2**30:.1f} GiB" for pid, held in self.processes.items()
+        )
+
+
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs in NVML's order; none where there is no NVIDIA driver.
+
+    ``ADARELU_SWEEP_GPU_LISTING`` may name a recorded listing, a JSON list of what this function
+    returned elsewhere, which then stands in for the machine's own.
+    """
+    recorded = os.environ.get("ADARELU_SWEEP_GPU_LISTING")
+    if recorded:
+        return _GPUS.validate_json(Path(recorded).read_bytes())
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
+    """Return the GPUs that a request means, and warnings to show.
+
+    Args:
+        request: ``all``, ``none``, or indices such as ``0,1``. None is ``all``, and no GPU is fine.
+
+    ``all`` leaves out the busy ones; a GPU asked for by its index is used even if it is busy.
+    Raises UserError for what is not there and for a request that is none of these.
+    """
+    if request == "none":
+        return [], []
+    gpus = list_gpus()
+    if request in (None, "all"):
+        return _free(gpus, required=request == "all")
+    indices = request.split(",") if request else []
+    if not indices or not all(index.strip().isdecimal() for index in indices):
+        raise UserError(f"--gpus {request}: give all, none, or indices such as 0,1")
+    by_index = {gpu.index: gpu for gpu in gpus}
+    chosen = []
+    for index in dict.fromkeys(int(index) for index in indices):
+        if index not in by_index:
+            raise UserError(f"--gpus {request}: GPU {index} is not there; {_there(gpus)}")
+        chosen.append(by_index[index])
+    return chosen, [
+        f"GPU {gpu.index} is busy ({gpu.occupants()}); it is used all the same, as asked"
+        for gpu in chosen
+        if gpu.is_busy
+    ]
+
+
+def _free(gpus: list[Gpu], required: bool) -> tuple[list[Gpu], list[str]]:
+    free = [gpu for gpu in gpus if not gpu.is_busy]
+    if required and not gpus:
+        raise UserError(
+            "--gpus all: this machine has no NVIDIA GPU; leave --gpus out, or give none"
+        )
+    if gpus and not free:
+        busy = "; ".join(f"GPU {gpu.index}: {gpu.occupants()}" for gpu in gpus)
+        raise UserError(f"every GPU is busy ({busy}): wait, or name one, as in --gpus 0")
+    return free, [
+        f"GPU {gpu.index} is busy ({gpu.occupants()}) and left out; name it to use it"
+        for gpu in gpus
+        if gpu.is_busy
+    ]
+
+
+def _there(gpus: list[Gpu]) -> str:
+    if not gpus:
+        return "this machine has none that NVML shows; give --gpus none to train on the CPU"
+    return "there are " + ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)
+
+
+def _describe(index: int) -> Gpu:
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    try:
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:  # not supported everywhere
+        processes = []
+    return Gpu(
+        index=index,
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        name=pynvml.nvmlDeviceGetName(handle),
+        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        processes={process.pid: process.usedGpuMemory or 0 for process in processes},
+    )
+
+
+_GPUS = TypeAdapter(list[Gpu])
+
+
+def recorded(gpus: list[Gpu]) -> str:
+    """Return a listing as JSON, as ``ADARELU_SWEEP_GPU_LISTING`` reads it."""
+    return json.dumps([gpu.model_dump() for gpu in gpus])

@@ -1,0 +1,86 @@
+"""Who supervises a study: one process at a time."""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from filelock import FileLock, Timeout
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease."""
+
+    host: str
+    pid: int
+    process_started: float
+    since: str
+
+    @classmethod
+    def this_process(cls) -> "Holder":
+        """Describe the process that asks."""
+        return cls(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process_started=psutil.Process().create_time(),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def is_alive(self) -> bool:
+        """Return whether that process still runs, as far as this machine can tell."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            started = psutil.Process(self.pid).create_time()
+        except psutil.Error:
+            return False
+        return abs(started - self.process_started) < 1
+
+
+class Lease:
+    """The right to write a study's books. The kernel takes it back when its holder dies."""
+
+    def __init__(self, folder: Path, study: str) -> None:
+        self._study = study
+        self._folder = folder
+        self._lock = FileLock(folder / "lease.lock")
+        self._file = folder / "lease.json"
+
+    def holder(self) -> Holder | None:
+        """Return the living process that supervises the study, if there is one."""
+        try:
+            holder = Holder(**json.loads(self._file.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        return holder if holder.is_alive() else None
+
+    def __enter__(self) -> "Lease":
+        """Take the lease; raise UserError, saying who has it, if somebody does."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = self.holder()
+            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+            raise UserError(
+                f"study {self._study!r} is being run by {who}: wait for it, or stop it first"
+            ) from None
+        write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.unlink(missing_ok=True)
+        self._lock.release()

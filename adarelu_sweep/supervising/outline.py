@@ -1,0 +1,45 @@
+"""What a study file would do, in words, before anything is done."""
+
+from math import ceil
+from pathlib import Path
+
+from adarelu_sweep.datasets.sources import check
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.gpus import choose_gpus
+from adarelu_sweep.supervising.slots import available_cores, make_slots
+
+
+def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | None) -> str:
+    """Return the plan of a study on this machine: arms, trials, epochs, data, slots."""
+    matrix, training = study.matrix, study.training
+    chosen, warnings = choose_gpus(gpus)
+    slots = make_slots(chosen, workers, available_cores())
+    arms = len(matrix.dataset) * len(matrix.network) * len(matrix.activation)
+    trials = arms * len(matrix.seeds)
+    lines = [
+        f"{study.name}: {_count(trials, 'trial')} of {_count(training.epochs, 'epoch')}, "
+        f"{_count(trials * training.epochs, 'epoch')} in all",
+        f"  networks     {', '.join(network.label for network in matrix.network)}",
+        f"  activations  {', '.join(activation.label for activation in matrix.activation)}",
+        f"  arms         {arms}, each with {_count(len(matrix.seeds), 'seed')}",
+        f"  training     batch size {training.batch_size}, {training.optimizer.label}, "
+        f"schedule {training.schedule.label}, {training.precision}",
+    ]
+    for name in matrix.dataset:
+        status = check(name, data_folder)
+        train, test = status.limited(study.data.train_limit, study.data.test_limit)
+        steps = ceil(train / training.batch_size)
+        where = status.where if status.present else "will be downloaded"
+        lines.append(
+            f"  data         {name}: {train} training and {test} test images, "
+            f"{_count(steps, 'step')} per epoch ({where})"
+        )
+    if note := study.data.subset_note():
+        lines.append(f"  note         {note}")
+    for slot in slots:
+        lines.append(f"  slot {slot.index}       {slot.name}, {_count(slot.threads, 'thread')}")
+    return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,191 @@
+"""Launching and resuming a study: everything that comes before and after the supervisor's loop."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from optuna.trial import TrialState
+from rich.console import Console
+
+from adarelu_sweep._version import __version__
+from adarelu_sweep.datasets.sources import check, fetch
+from adarelu_sweep.home import Home
+from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.launching.local import LocalLauncher
+from adarelu_sweep.studies.plan import cells
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.display import make_display
+from adarelu_sweep.supervising.gpus import choose_gpus
+from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.slots import available_cores, make_slots
+from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
+from adarelu_sweep.tracking.address import require_answer, take_credentials
+from adarelu_sweep.tracking.delivered import Delivered
+from adarelu_sweep.tracking.delivery import Delivery, Tracker
+from adarelu_sweep.tracking.server import ensure_server
+from adarelu_sweep.tracking.snapshot import RunStatus
+
+Tables = Callable[[StudyLedger], dict[str, str]]
+
+_RUN_STATUS: dict[str, RunStatus] = {
+    "complete": "FINISHED",
+    "failed": "FINISHED",
+    "interrupted": "KILLED",
+}
+# Seconds without a delivery after which the rest waits for the next resume. The first is long
+# enough for a server to come up; an interrupted sweep has to be gone within 10 s in all.
+_PATIENCE = {"complete": 60.0, "failed": 60.0, "interrupted": 2.0}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a user says of where to train; None is the default of each."""
+
+    gpus: str | None = None
+    workers: int | None = None
+    data_folder: Path | None = None
+
+    def slots(self, remembered: StudyRecord | None, console: Console) -> list[Slot]:
+        """Return the slots, with warnings shown.
+
+        A resume that says nothing of its own takes the number of workers and threads of the launch,
+        because the numbers of a trial depend on its threads.
+        """
+        gpus, warnings = choose_gpus(self.gpus)
+        for warning in warnings:
+            console.print(f"Warning: {warning}", markup=False, highlight=False)
+        if remembered is None or self.workers is not None:
+            return make_slots(gpus, self.workers, available_cores())
+        slots = make_slots(gpus, remembered.workers, available_cores())
+        return [Slot(s.index, remembered.threads, s.gpu, s.name) for s in slots]
+
+
+def launch(
+    study: Study,
+    source: str,
+    home: Home,
+    machine: Machine,
+    tracking_uri: str | None,
+    tables: Tables,
+    console: Console,
+) -> tuple[StudyLedger, Ending]:
+    """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
+    home.create()
+    ledger = Ledger(home.optuna_db)
+    ledger.refuse_existing(study.name)
+    slots = machine.slots(None, console)
+    data_folder = home.data_folder(machine.data_folder)
+    require_data(study, data_folder, console)
+    if tracking_uri is not None:
+        tracking_uri = take_credentials(tracking_uri)
+        require_answer(tracking_uri)
+    record = StudyRecord(
+        uid=uuid.uuid4().hex,
+        study=study,
+        source=source,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        tracking_uri=tracking_uri,
+        data_folder=str(data_folder) if machine.data_folder else None,
+        workers=machine.workers,
+        threads=slots[0].threads,
+    )
+    with Lease(home.study_folder(study.name), study.name):
+        study_ledger = ledger.create(record)
+        return study_ledger, _run(study_ledger, home, slots, data_folder, tables, console)
+
+
+def resume(
+    name: str, home: Home, machine: Machine, tables: Tables, console: Console
+) -> tuple[StudyLedger, Ending]:
+    """Run what is left of a study, and deliver what is left to deliver."""
+    study_ledger = Ledger.existing(home.optuna_db).open(name)
+    record = study_ledger.record
+    with Lease(home.study_folder(name), name):
+        if ending := _settled(study_ledger, home):
+            return study_ledger, ending
+        slots = machine.slots(record, console)
+        remembered = Path(record.data_folder) if record.data_folder else None
+        data_folder = home.data_folder(machine.data_folder, remembered)
+        require_data(record.study, data_folder, console)
+        if record.tracking_uri is not None:
+            require_answer(record.tracking_uri)
+        return study_ledger, _run(study_ledger, home, slots, data_folder, tables, console)
+
+
+def require_data(study: Study, data_folder: Path, console: Console) -> None:
+    """Make sure that every data set of a study is there and whole; download what is not."""
+    for name in study.matrix.dataset:
+        if not check(name, data_folder).present:
+            console.print(f"Fetching {name} into {data_folder}", markup=False, highlight=False)
+            fetch(name, data_folder)
+
+
+def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
+    """Return how a study ended if nothing is left to train or to deliver."""
+    name = ledger.record.study.name
+    if not Delivered.is_settled(home.study_folder(name), "FINISHED"):
+        return None
+    trials = ledger.trials()
+    if len(trials) < sum(1 for _ in cells(ledger.record.study)):
+        return None
+    if not all(trial.state.is_finished() for trial in trials):
+        return None
+    for trial in trials:
+        status: RunStatus = "FAILED" if trial.state is TrialState.FAIL else "FINISHED"
+        if not Delivered.is_settled(home.trial_folder(name, trial.number), status):
+            return None
+    return Ending("failed" if any(t.state is TrialState.FAIL for t in trials) else "complete")
+
+
+def _run(
+    ledger: StudyLedger,
+    home: Home,
+    slots: list[Slot],
+    data_folder: Path,
+    tables: Tables,
+    console: Console,
+) -> Ending:
+    record = ledger.record
+    name = record.study.name
+    inbox: SupervisorInbox = SupervisorInbox()
+    display = make_display(console, slots, record.study.training.epochs)
+    delivery = Delivery(lambda: _connect(home, record), display.say)
+    supervisor = Supervisor(
+        ledger,
+        LocalLauncher(inbox.put, home.log_folder(name)),
+        inbox,
+        slots,
+        delivery,
+        display,
+        lambda number: home.trial_folder(name, number),
+        data_folder,
+    )
+    with display:
+        if note := record.study.data.subset_note():
+            display.say(note)
+        ending = supervisor.run()
+    undelivered = delivery.finish(
+        _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
+    )
+    if undelivered:
+        console.print(
+            f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
+            f"'adarelu-sweep resume {name}' delivers them",
+            markup=False,
+            highlight=False,
+        )
+    return ending
+
+
+def _connect(home: Home, record: StudyRecord) -> Tracker:
+    """Reach the tracking server, starting the home's own if none was given; takes seconds."""
+    uri = record.tracking_uri or ensure_server(home).url
+    # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
+    from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(uri, record, home.study_folder(record.study.name))
