@@ -1,0 +1,66 @@
+"""The command ``adarelu-sweep``: its verbs, each imported only when it is used."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from adarelu_sweep._version import __version__
+from adarelu_sweep.errors import UserError
+
+_COMMANDS = {
+    "launch": ("sweeps", "Launch a study from its file."),
+    "resume": ("sweeps", "Finish what was interrupted."),
+    "validate": ("sweeps", "Show the plan of a study file; train nothing."),
+    "status": ("studies", "Show where a study stands."),
+    "list": ("studies", "List the studies of a home."),
+    "report": ("studies", "Print the results of a study."),
+    "ui": ("servers", "Open the home's records in MLflow's UI."),
+    "server": ("servers", "Start, stop or look at the home's MLflow server."),
+    "data": ("data", "Fetch and list data sets."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a verb's module when the verb is called, so that ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return a verb."""
+        if name not in _COMMANDS:
+            return None
+        module = import_module(f"adarelu_sweep.cli.{_COMMANDS[name][0]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="adarelu-sweep")
+def cli() -> None:
+    """Compare activation functions: sweeps of trainings, recorded in MLflow, resumed at will."""
+
+
+def main() -> None:
+    """Run the command line; a UserError is one line on standard error and exit code 2."""
+    try:
+        code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 2
+    except click.exceptions.Exit as request:
+        code = request.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = 130
+    sys.exit(code or 0)

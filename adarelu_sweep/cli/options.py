@@ -1,0 +1,44 @@
+"""Options that several verbs share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+home_option: Decorator = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that holds all state.  [default: $ADARELU_SWEEP_HOME, else ./adarelu-home]",
+)
+data_option: Decorator = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the data sets.  [default: $ADARELU_SWEEP_DATA, else HOME/data]",
+)
+set_option: Decorator = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a field of the study file, as in training.optimizer.lr=0.01; repeatable.",
+)
+gpus_option: Decorator = click.option(
+    "--gpus",
+    metavar="all|none|0,1",
+    help="GPUs to train on.  [default: all that are free, else the CPU]",
+)
+workers_option: Decorator = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Number of slots in all.  [default: one per GPU; without GPUs, one]",
+)
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def study_file_argument() -> Decorator:
+    """Return the argument for a study file; whether it is one, its reading says."""
+    return click.argument("study_file", metavar="STUDY.toml", type=click.Path(path_type=Path))

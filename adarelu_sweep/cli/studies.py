@@ -1,0 +1,90 @@
+"""``status``, ``list`` and ``report``: looking at studies, whatever state they are in."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adarelu_sweep.cli import options
+
+if TYPE_CHECKING:
+    from adarelu_sweep.home import Home
+    from adarelu_sweep.supervising.state import StudyState
+
+
+@click.command("status")
+@click.argument("name", required=False)
+@options.home_option
+@options.json_option
+def status_command(name: str | None, home: Path | None, as_json: bool) -> None:
+    """Show where the study NAME stands; without a name, the newest study."""
+    from adarelu_sweep.errors import UserError
+    from adarelu_sweep.home import Home
+    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.supervising.state import state_of
+
+    here = Home.locate(home)
+    ledger = Ledger.existing(here.optuna_db)
+    names = ledger.names()
+    if name is None and not names:
+        raise UserError(f"no studies in {here.root}: launch one, or give another --home")
+    state = state_of(ledger.open(name or names[-1]), here)
+    click.echo(json.dumps(state.as_dict(), indent=2) if as_json else _described(state))
+
+
+@click.command("list")
+@options.home_option
+@options.json_option
+def list_command(home: Path | None, as_json: bool) -> None:
+    """List the studies of a home, oldest first."""
+    from adarelu_sweep.home import Home
+
+    states = _states(Home.locate(home))
+    if as_json:
+        click.echo(json.dumps([state.as_dict() for state in states], indent=2))
+    else:
+        click.echo("\n".join(map(_described, states)) or "no studies yet")
+
+
+@click.command("report")
+@click.argument("name")
+@options.home_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+)
+def report_command(name: str, home: Path | None, style: str) -> None:
+    """Print the results of the study NAME, finished or not, and nothing else."""
+    from adarelu_sweep.home import Home
+    from adarelu_sweep.reporting.formats import FORMATS
+    from adarelu_sweep.reporting.results import collect
+    from adarelu_sweep.supervising.ledger import Ledger
+
+    ledger = Ledger.existing(Home.locate(home).optuna_db)
+    click.echo(FORMATS[style](collect(ledger.open(name))), nl=False)
+
+
+def _states(home: "Home") -> "list[StudyState]":
+    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.supervising.state import state_of
+
+    if not home.optuna_db.exists():
+        return []
+    ledger = Ledger(home.optuna_db)
+    return [state_of(ledger.open(name), home) for name in ledger.names()]
+
+
+def _described(state: "StudyState") -> str:
+    counts = state.counts
+    parts = [f"{counts.complete} of {counts.total} trials complete"]
+    parts += [
+        f"{number} {what}"
+        for what in ("running", "waiting", "pruned", "failed")
+        if (number := getattr(counts, what))
+    ]
+    note = f"  {state.subset}" if state.subset else ""
+    return f"{state.study}: {state.state}, {', '.join(parts)}{note}"
