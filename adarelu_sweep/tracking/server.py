@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +45,17 @@ class Server:
         except psutil.Error:
             return False
 
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes: those of its session, whose leader may be dead already."""
+        return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            in_session = os.getsid(process.pid) == self.pid
+            return in_session and process.create_time() > self.process_started - 1
+        except (OSError, psutil.Error):
+            return False
+
     def answers(self) -> bool:
         """Return whether the server says that it is healthy."""
         try:
@@ -57,11 +67,8 @@ class Server:
 
 def find_server(home: Home) -> Server | None:
     """Return the home's server if its process runs; it may still be starting."""
-    try:
-        server = Server(**json.loads(home.server_file.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    return server if server.is_alive() else None
+    server = _recorded(home)
+    return server if server is not None and server.is_alive() else None
 
 
 def ensure_server(home: Home, port: int | None = None) -> Server:
@@ -76,6 +83,7 @@ def ensure_server(home: Home, port: int | None = None) -> Server:
     with FileLock(home.root / "server.lock"):
         server = find_server(home)
         if server is None:
+            stop_server(home)  # a killed server may have left a process on its port
             server = _start(home, port)
         elif port is not None and port != server.port:
             raise UserError(
@@ -88,18 +96,29 @@ def ensure_server(home: Home, port: int | None = None) -> Server:
 
 def stop_server(home: Home) -> Server | None:
     """Stop the home's server with all its processes; return it, or None if none was up."""
-    server = find_server(home)
-    if server is not None:
-        processes = _tree(server.pid)
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        _, alive = psutil.wait_procs(processes, timeout=10)
-        for process in alive:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(alive, timeout=5)
+    server = _recorded(home)
+    stopped = server is not None and _end(server)
     home.server_file.unlink(missing_ok=True)
-    return server
+    return server if stopped else None
+
+
+def _recorded(home: Home) -> Server | None:
+    try:
+        return Server(**json.loads(home.server_file.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _end(server: Server) -> bool:
+    """End every process of a server; return whether there was any."""
+    processes = server.processes()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in processes:
+            with suppress(psutil.Error):
+                end(process)
+        if not psutil.wait_procs(processes, timeout=10)[1]:
+            break
+    return bool(processes)
 
 
 def _start(home: Home, port: int | None) -> Server:
@@ -150,11 +169,3 @@ def _is_free(port: int) -> bool:
         except (OSError, OverflowError):
             return False
     return True
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
