@@ -83,10 +83,11 @@ class Registry:
         if isinstance(given, Component):
             return given
         table = {"name": given} if isinstance(given, str) else given
-        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-            raise ValueError(
-                f'{given!r} is not a name or a table like {{ name = "{self.names()[0]}" }}'
-            )
+        example = f'{{ name = "{self.names()[0]}" }}'
+        if isinstance(table, Mapping) and "name" not in table:
+            raise ValueError(f"which {self.kind} is not said: give its name, as in {example}")
+        if not isinstance(table, Mapping) or not isinstance(table["name"], str):
+            raise ValueError(f"{shorten(given)} is not a name or a table like {example}")
         entry = self.entry(table["name"])
         arguments = {name: argument.default for name, argument in entry.arguments.items()}
         for name, value in table.items():
@@ -117,7 +118,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         hint = f"did you mean {near[0]!r}?"
     else:
         hint = f"known: {', '.join(known)}" if known else "it takes none"
-    return f"unknown {kind} {name!r} ({hint})"
+    return f"unknown {kind} {shorten(name)} ({hint})"
+
+
+def shorten(value: Any) -> str:
+    """Return what a user gave, as Python writes it, short enough for a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @cache
@@ -131,7 +138,7 @@ def _checked(entry: Entry, name: str, value: Any) -> Scalar:
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         said = f"{message[0].lower()}{message[1:]}"
-        raise ValueError(f"{entry.name}.{name} = {value!r}: {said}") from None
+        raise ValueError(f"{entry.name}.{name} = {shorten(value)}: {said}") from None
     return checked
 
 

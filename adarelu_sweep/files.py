@@ -7,9 +7,10 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that after a kill or a power cut the old or the new content stands there.
 
-    Written aside, flushed to the disk, renamed, and the folder flushed too.
+    Written aside, flushed to the disk, renamed, and the folder flushed too. A file has one writer
+    at a time, so that what a killed one leaves aside is overwritten by the next.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f"{path.name}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(content)

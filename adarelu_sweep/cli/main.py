@@ -20,6 +20,9 @@ _COMMANDS = {
     "data": ("data", "Fetch and list data sets."),
 }
 
+# A group called without a command: click 8.2 and later raise its help, which is no one-liner.
+_HELP: type[click.ClickException] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 
 class LazyGroup(click.Group):
     """Imports a verb's module when the verb is called, so that ``--help`` answers at once."""
@@ -49,18 +52,27 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; a UserError is one line on standard error and exit code 2."""
+    """Run the command line; bad input is one line on standard error and exit code 2."""
     try:
         code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
     except UserError as error:
-        click.echo(f"Error: {error}", err=True)
+        _say(str(error))
         code = 2
     except click.exceptions.Exit as request:
         code = request.exit_code
+    except _HELP as request:
+        request.show()
+        code = request.exit_code
     except click.ClickException as error:
-        error.show()
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        _say(error.format_message() + (f" See '{ctx.command_path} --help'." if ctx else ""))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
     sys.exit(code or 0)
+
+
+def _say(message: str) -> None:
+    """Print an error as one line, whatever it quotes."""
+    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)

@@ -9,6 +9,7 @@ import platform
 import socket
 import sys
 import traceback
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import BinaryIO
@@ -41,14 +42,18 @@ class Channel:
         self._sending.flush()
 
     def _listen(self) -> None:
-        for line in self._receiving:
-            message = TO_WORKER.validate_json(line)
-            if isinstance(message, Stop):
-                self.stop.set()
-            else:
-                self.tasks.put(message)
-        # The supervisor is gone. Nobody waits for this epoch, and the last one is on the disk.
-        os._exit(1)
+        try:
+            for line in self._receiving:
+                message = TO_WORKER.validate_json(line)
+                if isinstance(message, Stop):
+                    self.stop.set()
+                else:
+                    self.tasks.put(message)
+        except Exception:  # a line cut off in the middle, for one
+            traceback.print_exc()
+        finally:
+            # The supervisor is gone. Nobody waits for this epoch; the last one is on the disk.
+            os._exit(1)
 
 
 def work(channel: Channel) -> None:
@@ -88,10 +93,21 @@ def work(channel: Channel) -> None:
 
 
 def main() -> None:
-    """Run a worker over standard input and output; whatever else prints goes to the log."""
+    """Run a worker over standard input and output.
+
+    Both are taken out of reach of everything else in the process: what prints goes to the log, what
+    reads finds nothing.
+    """
+    receiving = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     sending = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    work(Channel(sys.stdin.buffer, sending))
+    work(Channel(receiving, sending))
+    # All is said and written. Python's own way out would take a second to unload torch, and would
+    # abort on the listening thread.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

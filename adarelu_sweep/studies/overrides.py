@@ -16,15 +16,20 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str]) -> Non
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         path = key.strip().split(".")
+        shown = " ".join(assignment.split())
         if not equals or not all(path):
-            raise UserError(f"--set {assignment}: give KEY=VALUE, like training.optimizer.lr=0.01")
-        _set(document, path, _value(text.strip()), assignment)
+            raise UserError(f"--set {shown}: give KEY=VALUE, like training.optimizer.lr=0.01")
+        try:
+            assignment.encode()
+        except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
+            raise UserError(f"--set {shown!a}: not a text in UTF-8") from None
+        _set(document, path, _value(text.strip()), shown)
 
 
 def _value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: not TOML, or a number of too many digits
         return text
     # A text with line breaks could smuggle in further keys: then it is a string like any other.
     return parsed["value"] if parsed.keys() == {"value"} else text
@@ -35,7 +40,7 @@ def _set(document: dict[str, Any], path: list[str], value: Any, assignment: str)
     for depth, key in enumerate(path):
         last = depth == len(path) - 1
         if isinstance(node, list):
-            if not key.isdecimal() or int(key) >= len(node):
+            if not key.isdecimal() or len(key) > 9 or int(key) >= len(node):
                 raise UserError(
                     f"--set {assignment}: {key!r} does not count into a list of {len(node)}"
                 )

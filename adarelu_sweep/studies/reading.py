@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from adarelu_sweep.components import unknown
+from adarelu_sweep.components import Component, shorten, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.overrides import apply_overrides
 from adarelu_sweep.studies.schema import SAFE_NAME, Study
@@ -19,10 +19,11 @@ def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = Non
     apply_overrides(document, overrides)
     if name is not None:
         document["name"] = name
+    _refuse_unsaid(path, document)
     try:
         return Study.model_validate(document)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
+        raise _wrong(path, _first_problem(error)) from None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -40,26 +41,62 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
+def _refuse_unsaid(path: Path, document: dict[str, Any]) -> None:
+    """Raise UserError for what the models accept and a study file must not say.
+
+    That is an integer of more than 64 bits, which TOML does not have but Python's parser reads, and
+    a component in the resolved form of a stored plan, which nothing would check.
+    """
+    pending: list[tuple[str, Any]] = list(document.items())
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            if value.keys() == Component.model_fields.keys():
+                raise _wrong(
+                    path,
+                    f"{key}: unknown keys 'arguments' and 'label': give arguments beside the name, "
+                    "under their own names",
+                )
+            pending += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{key}.{index}", inner) for index, inner in enumerate(value)]
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise _wrong(path, f"{key}: an integer of more than 64 bits; give a smaller one")
+
+
+def _wrong(path: Path, message: str) -> UserError:
+    """Return an error of one line, whatever the message quotes."""
+    return UserError(f"{path}: {' '.join(message.split())}")
+
+
 def _first_problem(error: ValidationError) -> str:
-    """Return the first problem as ``KEY: MESSAGE (and 2 more)``."""
-    problems = error.errors()
+    """Return the first problem as ``KEY: MESSAGE (and 2 more)``.
+
+    Unknown keys come first: a misspelt one is the reason why the right one is missing.
+    """
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
-    location = [part for part in problem["loc"] if not _is_internal(part)]
+    location = [part for part in problem["loc"][:-1] if not _is_internal(part)]
+    last = problem["loc"][-1]
+    if problem["type"] == "extra_forbidden" or not _is_internal(last):
+        location.append(last)
     key = ".".join(str(part) for part in location)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = unknown("key", str(location[-1]), _fields_at(location[:-1]))
+        message = unknown("key", str(last), _fields_at(location[:-1]))
     elif problem["type"] == "missing":
         message = "is missing: add it to the study file"
     elif problem["type"] == "string_pattern_mismatch" and SAFE_NAME in str(problem.get("ctx")):
         message = (
-            f"{problem['input']!r} is not a usable name: letters, digits, '.', '_' and '-', "
+            f"{shorten(problem['input'])} is not a usable name: letters, digits, '.', '_' and '-', "
             "100 at most, the first a letter or digit"
         )
+    elif problem["type"] == "model_type":
+        message = f"{shorten(problem['input'])} is not a table: give one, as in [{key}]"
     elif not problem["msg"].startswith("Value error"):
-        message = f"{_brief(problem['input'])}: {message[0].lower()}{message[1:]}"
+        message = f"{shorten(problem['input'])}: {message[0].lower()}{message[1:]}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return " ".join(f"{key}: {message}{more}".split())
+    return f"{key}: {message}{more}"
 
 
 def _is_internal(part: int | str) -> bool:
@@ -75,8 +112,3 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return list(model.model_fields)
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from adarelu_sweep.errors import UserError
 
@@ -42,7 +42,10 @@ def list_gpus() -> list[Gpu]:
     """
     recorded = os.environ.get("ADARELU_SWEEP_GPU_LISTING")
     if recorded:
-        return _GPUS.validate_json(Path(recorded).read_bytes())
+        try:
+            return _GPUS.validate_json(Path(recorded).read_bytes())
+        except (OSError, ValidationError):
+            raise UserError(f"ADARELU_SWEEP_GPU_LISTING: {recorded} is no GPU listing") from None
     import pynvml
 
     try:

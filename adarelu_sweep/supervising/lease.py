@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 
+# Seconds. A process's start is known by the wall clock, which may be set meanwhile.
+_CLOCK_STEP = 60.0
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -42,7 +45,7 @@ class Holder:
             started = psutil.Process(self.pid).create_time()
         except psutil.Error:
             return False
-        return abs(started - self.process_started) < 1
+        return abs(started - self.process_started) < _CLOCK_STEP
 
 
 class Lease:

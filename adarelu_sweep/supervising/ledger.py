@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep.components import unknown
@@ -53,6 +54,8 @@ class LedgerTrial:
     state: TrialState
     attempts: int
     threads: int
+    losses: int = 0
+    """How many of the attempts ended with the loss of the worker."""
     result: TrialResult | None = None
     error: str | None = None
     _trial_id: int = field(default=-1, repr=False)
@@ -64,14 +67,18 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the SQLite file, making it if need be; raise UserError if it cannot be used."""
         try:
-            self._storage = RDBStorage(
-                f"sqlite:///{path}",
-                engine_kwargs={"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}},
-            )
+            # Optuna makes its tables without a thought of others who do so at the same time.
+            with FileLock(path.with_name(f"{path.name}.lock")):
+                self._storage = RDBStorage(
+                    f"sqlite:///{path}",
+                    engine_kwargs={"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}},
+                )
             event.listen(self._storage.engine, "connect", _use_wal)
             self._storage.engine.dispose()  # the connections made before the listener was there
-            with self._storage.engine.connect():
-                pass
+            with self._storage.engine.connect() as connection:
+                found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+            if found != "ok":
+                raise RuntimeError(found)
         except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
@@ -106,6 +113,11 @@ class Ledger:
             study_id = self._storage.create_new_study([StudyDirection.MAXIMIZE], name)
         except DuplicatedStudyError:  # left without a plan by a launch that was cut off
             study_id = self._storage.get_study_id_from_name(name)
+            if self._storage.get_all_trials(study_id, False):
+                raise UserError(
+                    f"the Optuna database holds a study {name!r} that is not adarelu-sweep's: "
+                    "launch under another --name"
+                ) from None
         self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
         return StudyLedger(self._storage, study_id, record)
 
@@ -163,6 +175,11 @@ class StudyLedger:
     def report(self, trial: LedgerTrial, epoch: int, value: float) -> None:
         """Record an epoch's objective (test accuracy, percent); again for an epoch is harmless."""
         self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+
+    def lose(self, trial: LedgerTrial) -> LedgerTrial:
+        """Count the loss of a trial's worker."""
+        self._set(trial, "losses", trial.losses + 1)
+        return replace(trial, losses=trial.losses + 1)
 
     def hand_back(self, trial: LedgerTrial) -> LedgerTrial:
         """Let an unfinished trial wait, to be taken up from its checkpoint."""
@@ -229,6 +246,7 @@ def _ledger_trial(trial: FrozenTrial) -> LedgerTrial:
         state=trial.state,
         attempts=attributes["attempts"],
         threads=attributes["threads"],
+        losses=attributes.get("losses", 0),
         result=TrialResult(**result) if result else None,
         error=attributes.get("error"),
         _trial_id=trial._trial_id,

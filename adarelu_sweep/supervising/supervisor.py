@@ -232,15 +232,18 @@ class Supervisor:
 
     def _on_lost(self, worker: Worker, reason: str) -> None:
         """A worker died with a trial in hand: it is taken up again from its checkpoint."""
-        job = self._jobs[worker]
-        if self._signal is None and job.trial.attempts > MAX_RETRIES:
-            del self._jobs[worker]
-            error = f"its worker was lost {job.trial.attempts} times, the last time {reason}"
-            self._give_up(job, error, error, {})
+        if self._signal is not None:
+            self._hand_back(worker)
             return
-        if self._signal is None:
-            self._display.say(f"{job.cell.key}: its worker was {reason}; it goes on in another")
-        self._hand_back(worker)
+        job = self._jobs[worker]
+        job.trial = self._ledger.lose(job.trial)
+        if job.trial.losses > MAX_RETRIES:
+            del self._jobs[worker]
+            error = f"its worker was lost {job.trial.losses} times; the last one {reason}"
+            self._give_up(job, error, error, {})
+        else:
+            self._display.say(f"{job.cell.key}: its worker {reason}; it goes on in another")
+            self._hand_back(worker)
 
     def _on_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
@@ -284,8 +287,7 @@ class Supervisor:
         job.trial = self._ledger.hand_back(job.trial)
         self._trials[job.cell.key] = job.trial
         self._waiting.appendleft(job.cell)
-        if self._signal is not None:
-            self._post(job, "KILLED", {})
+        self._post(job, "KILLED", {})  # until it runs again, in a moment or after a resume
         self._show_counts()
 
     def _give_up(self, job: _Job, error: str, traceback: str, tags: dict[str, str]) -> None:

@@ -165,13 +165,16 @@ def _run(
         lambda number: home.trial_folder(name, number),
         data_folder,
     )
-    with display:
-        if note := record.study.data.subset_note():
-            display.say(note)
-        ending = supervisor.run()
-    undelivered = delivery.finish(
-        _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
-    )
+    ending = Ending("interrupted")  # what an exception leaves behind
+    try:
+        with display:
+            if note := record.study.data.subset_note():
+                display.say(note)
+            ending = supervisor.run()
+    finally:
+        undelivered = delivery.finish(
+            _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
+        )
     if undelivered:
         console.print(
             f"Records not delivered to MLflow wait in {home.study_folder(name)}: "

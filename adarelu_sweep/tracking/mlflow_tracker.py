@@ -25,10 +25,15 @@ _TRIAL_TAG = "adarelu_sweep.trial"
 _METRICS_PER_CALL = 1000  # MLflow's own limit
 _TAG_LENGTH = 5000
 
-# MLflow's own retries run past two minutes; here a failed delivery is repeated anyway.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow's own retries run past two minutes; here a failed delivery is repeated anyway. And it is
+# not to print addresses and progress bars into the display.
+for _name, _value in {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 
 class MlflowTracker:

@@ -20,7 +20,8 @@ from adarelu_sweep.home import Home
 
 HOST = "127.0.0.1"
 FIRST_PORT = 5000
-_START_TIMEOUT = 120.0
+_START_TIMEOUT = 120.0  # seconds
+_CLOCK_STEP = 60.0  # seconds by which the wall clock may be set while a server runs
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Server:
         try:
             process = psutil.Process(self.pid)
             alive = process.status() != psutil.STATUS_ZOMBIE
-            return alive and abs(process.create_time() - self.process_started) < 1
+            return alive and abs(process.create_time() - self.process_started) < _CLOCK_STEP
         except psutil.Error:
             return False
 
@@ -52,7 +53,7 @@ class Server:
     def _owns(self, process: psutil.Process) -> bool:
         try:
             in_session = os.getsid(process.pid) == self.pid
-            return in_session and process.create_time() > self.process_started - 1
+            return in_session and process.create_time() > self.process_started - _CLOCK_STEP
         except (OSError, psutil.Error):
             return False
 

@@ -1,0 +1,35 @@
+# make demo, make test: from a fresh clone, with Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint check lock clean
+
+demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
+	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
+	then $(BIN)/adarelu-sweep resume quickstart; \
+	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
+
+test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test
+
+# Both torch and torchvision come from the package index: its CPU-only torch does not fit the other.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+lock: $(STAMP)  ## write down the versions that are installed here
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,55 @@
+"""Running the command as a user does: real processes, a home of its own, a clean environment."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+STUDY = """
+name = "small"
+[matrix]
+dataset = "digits"
+network = { name = "vgg16_bn", width = 0.0625 }
+activation = ["relu", "adarelu"]
+seeds = 2
+[data]
+train_limit = 256
+test_limit = 100
+[training]
+epochs = 3
+optimizer = { name = "sgd", lr = 0.02, momentum = 0.9 }
+"""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment without what would point the command elsewhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ADARELU_", "MLFLOW_"))}
+    return kept | extra
+
+
+class Command:
+    """``adarelu-sweep`` with one home."""
+
+    def __init__(self, home: Path, **extra: str) -> None:
+        self.home = home
+        self.environment = environment(ADARELU_SWEEP_HOME=str(home), **extra)
+
+    def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "adarelu_sweep", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return subprocess.Popen(command, text=True, env=self.environment, **pipes)
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def succeed(self, *arguments: str | Path) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str | Path) -> Any:
+        return json.loads(self.succeed(*arguments))
