@@ -12,7 +12,7 @@ demo: $(STAMP)  ## train the quick start study, or go on with it, and show its r
 	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
 
 test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,10 +1,23 @@
 """Fixtures that several tests share."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.sweeps import STUDY
+
+
+def pytest_configure() -> None:
+    """Give each of several test processes a core of its own.
+
+    Threads of one that wait for each other would otherwise lose the core to those of another.
+    """
+    worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
 @pytest.fixture(autouse=True)

@@ -285,10 +285,35 @@ def test_journal_mode_and_permissions(ledger: Ledger, path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_closed_ledger_is_one_file(ledger: Ledger, path: Path) -> None:
+def test_a_closed_ledger_is_one_file_and_its_lock(ledger: Ledger, path: Path) -> None:
     ledger.create(record())
     ledger.close()
-    assert [entry.name for entry in path.parent.iterdir()] == ["optuna.db"]
+    assert {entry.name for entry in path.parent.iterdir()} == {"optuna.db", "optuna.db.lock"}
+
+
+def test_first_openings_at_once(tmp_path: Path) -> None:
+    """Optuna's own creation of its tables fails when several processes begin it at once."""
+    opening = f"""
+import sys
+from pathlib import Path
+from adarelu_sweep.supervising.ledger import Ledger
+print("ready", flush=True)
+sys.stdin.read()
+Ledger(Path({str(tmp_path)!r}) / "optuna.db")
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", opening], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(60) for process in processes] == [0] * 4
 
 
 READING = """

@@ -185,13 +185,14 @@ REFUSED = [
     (VALID, ["matrix.activation=" + "y" * 999], ["unknown activation 'yyy"]),
     # components of the wrong form
     (VALID, ["training.optimizer=3"], ["training.optimizer: 3 is not a name or a table"]),
-    (VALID, ["training.optimizer={lr=1.0}"], ["training.optimizer", "give its name"]),
+    (VALID, ["matrix.activation={theta=1.0}"], ["matrix.activation.0", "give its name"]),
+    (VALID, ["training.optimizer={nesterov=true}"], ["training.optimizer: nesterov", "momentum"]),
     (VALID, ["training.optimizer={name=3}"], ["training.optimizer", "is not a name or a table"]),
     (VALID, ["matrix.network=[[]]"], ["matrix.network.0: [] is not a name or a table"]),
     (
         VALID,
-        ["matrix.activation={name='none', arguments={}, label='x'}"],
-        ["matrix.activation: unknown keys 'arguments' and 'label'"],
+        ["matrix.activation={name='relu', arguments={}, label='x'}"],
+        ["matrix.activation.0: unknown argument of relu 'arguments'"],
     ),
     # wrong values
     (VALID, ["training=3"], ["training: 3 is not a table"]),
@@ -600,7 +601,7 @@ def test_a_study_cannot_be_changed(read: Reader) -> None:
     with pytest.raises(ValueError, match="frozen"):
         study.name = "other"  # type: ignore[misc]
     with pytest.raises(ValueError, match="frozen"):
-        study.training.optimizer.label = "other"
+        study.training.optimizer.label = "other"  # type: ignore[misc]
 
 
 def test_the_parameters_of_a_trial(read: Reader) -> None:
@@ -683,3 +684,9 @@ def test_the_rates_of_the_paper() -> None:
     assert [rates.count(0.001 * 0.9**n) for n in range(5)] == [20] * 5
     assert rates[:40] == rates_of_torch(0.001, 40, lambda o: StepLR(o, 20, 0.9))
     assert learning_rate(SCHEDULES.resolve("cosine"), 0.1, 0, 7) == 0.1
+
+
+def test_one_field_of_an_optimizer_that_the_file_leaves_out(read: Reader) -> None:
+    study = read(MINIMAL, "training.optimizer.lr=0.25", "training.schedule.name=cosine")
+    assert study.training.optimizer.label == "sgd(lr=0.25)"
+    assert study.training.schedule.label == "cosine"

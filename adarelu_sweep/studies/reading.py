@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from adarelu_sweep.components import Component, shorten, unknown
+from adarelu_sweep.components import shorten, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.overrides import apply_overrides
 from adarelu_sweep.studies.schema import SAFE_NAME, Study
@@ -19,7 +19,7 @@ def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = Non
     apply_overrides(document, overrides)
     if name is not None:
         document["name"] = name
-    _refuse_unsaid(path, document)
+    _refuse_huge_integers(path, document)
     try:
         return Study.model_validate(document)
     except ValidationError as error:
@@ -41,22 +41,12 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
-def _refuse_unsaid(path: Path, document: dict[str, Any]) -> None:
-    """Raise UserError for what the models accept and a study file must not say.
-
-    That is an integer of more than 64 bits, which TOML does not have but Python's parser reads, and
-    a component in the resolved form of a stored plan, which nothing would check.
-    """
+def _refuse_huge_integers(path: Path, document: dict[str, Any]) -> None:
+    """Raise UserError for integers of more than 64 bits, which TOML lacks but Python reads."""
     pending: list[tuple[str, Any]] = list(document.items())
     while pending:
         key, value = pending.pop()
         if isinstance(value, dict):
-            if value.keys() == Component.model_fields.keys():
-                raise _wrong(
-                    path,
-                    f"{key}: unknown keys 'arguments' and 'label': give arguments beside the name, "
-                    "under their own names",
-                )
             pending += [(f"{key}.{name}", inner) for name, inner in value.items()]
         elif isinstance(value, list):
             pending += [(f"{key}.{index}", inner) for index, inner in enumerate(value)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -73,7 +74,7 @@ def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
     if request in (None, "all"):
         return _free(gpus, required=request == "all")
     indices = request.split(",") if request else []
-    if not indices or not all(index.strip().isdecimal() for index in indices):
+    if not indices or not all(re.fullmatch(r"\s*\d{1,4}\s*", index) for index in indices):
         raise UserError(f"--gpus {request}: give all, none, or indices such as 0,1")
     by_index = {gpu.index: gpu for gpu in gpus}
     chosen = []

@@ -67,6 +67,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the SQLite file, making it if need be; raise UserError if it cannot be used."""
         try:
+            if not path.parent.is_dir():
+                raise RuntimeError("there is no such folder")
             # Optuna makes its tables without a thought of others who do so at the same time.
             with FileLock(path.with_name(f"{path.name}.lock")):
                 self._storage = RDBStorage(

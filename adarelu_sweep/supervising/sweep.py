@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import TrialState
 from rich.console import Console
@@ -23,7 +24,12 @@ from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
-from adarelu_sweep.tracking.address import require_answer, take_credentials
+from adarelu_sweep.tracking.address import (
+    require_answer,
+    take_credentials,
+    with_password,
+    without_password,
+)
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery, Tracker
 from adarelu_sweep.tracking.server import ensure_server
@@ -39,6 +45,8 @@ _RUN_STATUS: dict[str, RunStatus] = {
 # Seconds without a delivery after which the rest waits for the next resume. The first is long
 # enough for a server to come up; an interrupted sweep has to be gone within 10 s in all.
 _PATIENCE = {"complete": 60.0, "failed": 60.0, "interrupted": 2.0}
+
+_PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Machine:
         """
         gpus, warnings = choose_gpus(self.gpus)
         for warning in warnings:
-            console.print(f"Warning: {warning}", markup=False, highlight=False)
+            console.print(f"Warning: {warning}", **_PLAIN)
         if remembered is None or self.workers is not None:
             return make_slots(gpus, self.workers, available_cores())
         slots = make_slots(gpus, remembered.workers, available_cores())
@@ -78,25 +86,26 @@ def launch(
     ledger = Ledger(home.optuna_db)
     ledger.refuse_existing(study.name)
     slots = machine.slots(None, console)
-    data_folder = home.data_folder(machine.data_folder)
-    require_data(study, data_folder, console)
     if tracking_uri is not None:
         tracking_uri = take_credentials(tracking_uri)
         require_answer(tracking_uri)
+    data_folder = home.data_folder(machine.data_folder)
+    require_data(study, data_folder, console)
     record = StudyRecord(
         uid=uuid.uuid4().hex,
         study=study,
         source=source,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        tracking_uri=tracking_uri,
+        tracking_uri=without_password(tracking_uri) if tracking_uri else None,
         data_folder=str(data_folder) if machine.data_folder else None,
         workers=machine.workers,
         threads=slots[0].threads,
     )
     with Lease(home.study_folder(study.name), study.name):
         study_ledger = ledger.create(record)
-        return study_ledger, _run(study_ledger, home, slots, data_folder, tables, console)
+        run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
+        return study_ledger, run
 
 
 def resume(
@@ -109,19 +118,22 @@ def resume(
         if ending := _settled(study_ledger, home):
             return study_ledger, ending
         slots = machine.slots(record, console)
+        tracking_uri = None
+        if record.tracking_uri is not None:
+            tracking_uri = take_credentials(with_password(record.tracking_uri))
+            require_answer(tracking_uri)
         remembered = Path(record.data_folder) if record.data_folder else None
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
-        if record.tracking_uri is not None:
-            require_answer(record.tracking_uri)
-        return study_ledger, _run(study_ledger, home, slots, data_folder, tables, console)
+        run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
+        return study_ledger, run
 
 
 def require_data(study: Study, data_folder: Path, console: Console) -> None:
     """Make sure that every data set of a study is there and whole; download what is not."""
     for name in study.matrix.dataset:
         if not check(name, data_folder).present:
-            console.print(f"Fetching {name} into {data_folder}", markup=False, highlight=False)
+            console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
             fetch(name, data_folder)
 
 
@@ -147,6 +159,7 @@ def _run(
     home: Home,
     slots: list[Slot],
     data_folder: Path,
+    tracking_uri: str | None,
     tables: Tables,
     console: Console,
 ) -> Ending:
@@ -154,7 +167,7 @@ def _run(
     name = record.study.name
     inbox: SupervisorInbox = SupervisorInbox()
     display = make_display(console, slots, record.study.training.epochs)
-    delivery = Delivery(lambda: _connect(home, record), display.say)
+    delivery = Delivery(lambda: _connect(home, record, tracking_uri), display.say)
     supervisor = Supervisor(
         ledger,
         LocalLauncher(inbox.put, home.log_folder(name)),
@@ -179,15 +192,14 @@ def _run(
         console.print(
             f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
             f"'adarelu-sweep resume {name}' delivers them",
-            markup=False,
-            highlight=False,
+            **_PLAIN,
         )
     return ending
 
 
-def _connect(home: Home, record: StudyRecord) -> Tracker:
+def _connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> Tracker:
     """Reach the tracking server, starting the home's own if none was given; takes seconds."""
-    uri = record.tracking_uri or ensure_server(home).url
+    uri = tracking_uri or ensure_server(home).url
     # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
     from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 

@@ -28,6 +28,17 @@ def take_credentials(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def without_password(uri: str) -> str:
+    """Return the address as it may be kept and shown."""
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1@", uri)
+
+
+def with_password(kept: str) -> str:
+    """Return a kept address with the password that ``MLFLOW_TRACKING_URI`` has for it, if any."""
+    here = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return here if here and kept in {without_password(here), _without_user(here)} else kept
+
+
 def require_answer(uri: str) -> None:
     """Raise UserError unless the tracking server answers within seconds.
 
@@ -82,6 +93,11 @@ def _split(uri: str) -> SplitResult:
         raise _not_an_address(uri) from None
 
 
+def _without_user(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
 def _not_an_address(uri: str) -> UserError:
-    shown = re.sub(r"//[^/@]*@", "//", uri)  # without user and password
-    return UserError(f"{shown}: not a tracking address; give one such as http://127.0.0.1:5000")
+    return UserError(
+        f"{_without_user(uri)}: not a tracking address; give one such as http://127.0.0.1:5000"
+    )

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.components import Component, Registry, Scalar
@@ -10,12 +18,17 @@ from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 
 
-def _of(registry: Registry) -> BeforeValidator:
-    """Accept a name or a table of the registry; a stored component passes as it is."""
+def _of(registry: Registry, default: str | None = None) -> BeforeValidator:
+    """Accept a name or a table of the registry; a table without a name means the default.
 
-    def resolve(given: Any) -> Component:
-        if isinstance(given, dict) and given.keys() == Component.model_fields.keys():
-            return Component(**given)
+    What comes as JSON was resolved before, by another version perhaps, and passes as it is.
+    """
+
+    def resolve(given: Any, info: ValidationInfo) -> Any:
+        if info.mode == "json":
+            return given
+        if default and isinstance(given, dict):
+            given = {"name": default, **given}
         return registry.resolve(given)
 
     return BeforeValidator(resolve)
@@ -23,8 +36,8 @@ def _of(registry: Registry) -> BeforeValidator:
 
 ActivationComponent = Annotated[Component, _of(ACTIVATIONS)]
 NetworkComponent = Annotated[Component, _of(NETWORKS)]
-OptimizerComponent = Annotated[Component, _of(OPTIMIZERS)]
-ScheduleComponent = Annotated[Component, _of(SCHEDULES)]
+OptimizerComponent = Annotated[Component, _of(OPTIMIZERS, "sgd")]
+ScheduleComponent = Annotated[Component, _of(SCHEDULES, "constant")]
 
 
 class Settings(BaseModel):
@@ -62,6 +75,14 @@ class TrainingSettings(Settings):
     channels_last: bool = True
     deterministic: bool = False
     """Ask CUDA for deterministic algorithms. On the CPU a trial is deterministic as it is."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _nesterov_needs_momentum(cls, optimizer: Component) -> Component:
+        arguments = optimizer.arguments
+        if arguments.get("nesterov") and not arguments["momentum"]:
+            raise ValueError("nesterov = true needs a momentum above 0")
+        return optimizer
 
     @property
     def evaluation_batch_size(self) -> int:
