@@ -1,13 +1,17 @@
 """Whole sweeps from the outside: the command, its processes, and both books afterwards."""
 
 import json
+import os
+import pty
 import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +220,34 @@ def test_without_a_terminal_progress_is_plain_lines(undisturbed: Done) -> None:
     assert "on a fixed subset" in err.lower()
     assert "adarelu" in undisturbed.stdout
     assert "http://127.0.0.1:" in undisturbed.stdout
+
+
+def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
+    command: Command, study_file: Path, name: str
+) -> None:
+    """A real terminal, whose Ctrl-C goes to every process in its foreground."""
+    arguments = [*("launch", str(study_file), "--name", name), "--set", "training.epochs=500"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(command.environment, TERM="xterm-256color", COLUMNS="160")
+        os.execv(sys.executable, [sys.executable, "-m", "adarelu_sweep", *arguments])
+    seen, status = "", None
+    deadline = time.monotonic() + 120
+    while status is None:
+        assert time.monotonic() < deadline, seen
+        with suppress(OSError):  # the terminal closes with its last process
+            seen += os.read(terminal, 65536).decode(errors="replace")
+        if re.search(r"epoch [2-9]/500 .*test accuracy", seen) and "stopping" not in seen:
+            os.write(terminal, b"\x03")
+        ended, state = os.waitpid(pid, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(state) if ended else None
+    os.close(terminal)
+    assert status == 130
+    assert re.search(r"0/4 trials", seen)
+    assert re.search(r"about \d+:\d\d:\d\d left", seen)
+    assert "images/s" in seen
+    assert "stopping after the step in hand" in seen
+    assert command.json("status", name, "--json")["state"] == "interrupted"
 
 
 def test_a_complete_study_is_not_launched_again_and_resuming_it_does_nothing(

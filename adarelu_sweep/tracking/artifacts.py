@@ -59,6 +59,7 @@ def _draw_curves(history: History, title: str, path: Path) -> None:
             values = [record.metrics[f"{split}/{quantity}"] for record in history.epochs]
             axes.plot(epochs, values, label=split, marker="." if len(epochs) < 20 else None)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     figure.savefig(path, dpi=100)
 

@@ -1,5 +1,6 @@
 """The device that a worker trains on."""
 
+import pynvml
 import torch
 
 
@@ -17,6 +18,10 @@ def device_metrics(device: torch.device) -> dict[str, float]:
     """Return the use of this process's own GPU: percent busy, and GiB at most since last asked."""
     if device.type != "cuda":
         return {}
-    memory = torch.cuda.max_memory_allocated(device) / 2**30
+    metrics = {"gpu/memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     torch.cuda.reset_peak_memory_stats(device)
-    return {"gpu/utilization": float(torch.cuda.utilization(device)), "gpu/memory_gib": memory}
+    try:
+        metrics["gpu/utilization"] = float(torch.cuda.utilization(device))
+    except (RuntimeError, pynvml.NVMLError):
+        pass  # a share of a GPU (MIG), for one, does not tell
+    return metrics
