@@ -1,5 +1,7 @@
 """The device that a worker trains on."""
 
+from contextlib import suppress
+
 import pynvml
 import torch
 
@@ -20,8 +22,6 @@ def device_metrics(device: torch.device) -> dict[str, float]:
         return {}
     metrics = {"gpu/memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     torch.cuda.reset_peak_memory_stats(device)
-    try:
+    with suppress(RuntimeError, pynvml.NVMLError):  # a share of a GPU (MIG), for one, does not tell
         metrics["gpu/utilization"] = float(torch.cuda.utilization(device))
-    except (RuntimeError, pynvml.NVMLError):
-        pass  # a share of a GPU (MIG), for one, does not tell
     return metrics
