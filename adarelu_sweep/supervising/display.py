@@ -3,8 +3,6 @@
 import time
 from collections.abc import Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,18 +15,14 @@ from adarelu_sweep.supervising.ledger import Counts
 from adarelu_sweep.training.history import EpochRecord, History
 
 
-class Display(Protocol):
-    """Shows what the supervisor reports."""
+class Display:
+    """Shows what the supervisor reports. This one shows nothing."""
 
     def __enter__(self) -> "Display":
         """Begin to show."""
+        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """End, and leave the terminal as it was."""
 
     def say(self, line: str) -> None:
@@ -81,7 +75,7 @@ def metrics_text(record: EpochRecord) -> str:
     )
 
 
-class PlainDisplay:
+class PlainDisplay(Display):
     """One line per event, for logs and pipes."""
 
     def __init__(self, console: Console, epochs_per_trial: int) -> None:
@@ -89,17 +83,6 @@ class PlainDisplay:
         self._epochs = epochs_per_trial
         self._pace = Pace(epochs_per_trial)
         self._counts: Counts | None = None
-
-    def __enter__(self) -> "PlainDisplay":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def say(self, line: str) -> None:  # noqa: D102
         stamp = time.strftime("%H:%M:%S")
@@ -126,11 +109,8 @@ class PlainDisplay:
             progress += f", about {left} left" if left else ""
         self.say(f"slot {slot.index}: {trial} {history.outcome}{progress}")
 
-    def idle(self, slot: Slot) -> None:  # noqa: D102
-        pass
 
-
-class LiveDisplay:
+class LiveDisplay(Display):
     """Overall progress with time left, and a row per slot, redrawn in place."""
 
     def __init__(self, console: Console, slots: Iterable[Slot], epochs_per_trial: int) -> None:
@@ -147,12 +127,7 @@ class LiveDisplay:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._live.stop()
 
     def say(self, line: str) -> None:  # noqa: D102

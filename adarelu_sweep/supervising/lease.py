@@ -6,7 +6,6 @@ import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 from filelock import FileLock, Timeout
@@ -79,11 +78,6 @@ class Lease:
         write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._file.unlink(missing_ok=True)
         self._lock.release()
