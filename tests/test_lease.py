@@ -174,8 +174,17 @@ def test_a_process_that_is_gone() -> None:
     assert not replace(Holder.this_process(), pid=process.pid).is_alive()
 
 
-def test_another_host_is_believed() -> None:
-    assert replace(Holder.this_process(), host="elsewhere.example", pid=1).is_alive()
+def test_of_another_host_the_lock_tells(tmp_path: Path) -> None:
+    with another_holder(tmp_path) as (holding, _):
+        lease = Lease(tmp_path, "mine")
+        here = lease.holder()
+        assert here is not None
+        elsewhere = replace(here, host="elsewhere.example", pid=1)
+        (tmp_path / "lease.json").write_text(json.dumps(vars(elsewhere)))
+        assert lease.holder() == elsewhere
+        holding.kill()
+        holding.wait()
+        assert lease.holder() is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "[1]", "null", '{"pid": 1}', "\0"])

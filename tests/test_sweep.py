@@ -291,8 +291,9 @@ def test_an_interrupted_study_is_killed_in_mlflow_and_runs_again_on_resume(
     process = command.start("launch", study_file, "--name", name, "--set", "training.epochs=500")
     wait_until(lambda: (command.home / "trials" / name / "00000/delivered.json").exists())
     assert command.json("status", name, "--json")["state"] == "running"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)  # as when its terminal is closed
     process.communicate(timeout=20)
+    assert process.returncode == 129
     parent, children, _ = runs(command, name)
     assert parent.info.status == "KILLED"
     assert [run.info.status for run in children] == ["KILLED"]
@@ -324,6 +325,39 @@ def test_a_killed_supervisor_takes_its_workers_along_and_is_resumed(
     assert command.run("resume", name).returncode == 0
     assert numbers(command, name) == numbers(command, "small")
     assert_books_agree(command, name, trials=4, epochs=3)
+
+
+def test_runs_that_a_killed_supervisor_left_running_are_ended_by_the_next(
+    command: Command, study_file: Path, name: str
+) -> None:
+    arguments = ("--workers", "2", "--set", "training.epochs=500")
+    process = command.start("launch", study_file, "--name", name, *arguments)
+    trials = [command.home / "trials" / name / number for number in ("00000", "00001")]
+    wait_until(lambda: all((trial / "delivered.json").exists() for trial in trials))
+    process.kill()
+    process.communicate()
+    assert {run.info.status for run in runs(command, name)[1]} == {"RUNNING"}
+    # One slot takes up one of the two trials; the other one waits.
+    process = command.start("resume", name, "--workers", "1")
+    wait_until(lambda: "KILLED" in {run.info.status for run in runs(command, name)[1]})
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    parent, children, _ = runs(command, name)
+    assert [run.info.status for run in (parent, *children)] == ["KILLED"] * 3
+    assert {trial.state for trial in optuna_trials(command, name)} == {TrialState.WAITING}
+    for run in children:
+        assert run.data.tags["version.torch"]
+
+
+def test_checkpoints_of_a_study_that_is_gone_are_not_taken_up(
+    command: Command, study_file: Path, name: str
+) -> None:
+    folder = command.home / "trials" / name / "00000"
+    folder.mkdir(parents=True)
+    refused = command.run("launch", study_file, "--name", name)
+    assert refused.returncode == 2
+    assert "move them away" in refused.stderr
+    assert command.run("status", name).returncode == 2
 
 
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on(

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
@@ -28,6 +30,7 @@ from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History, Out
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    prepare_client()
     home = Home(tmp_path_factory.mktemp("tracking"))
     yield home
     stop_server(home)
@@ -140,6 +143,19 @@ def test_a_killed_server_is_replaced_and_a_stopped_one_leaves_nothing(tmp_path: 
             ensure_server(home, taken.getsockname()[1])
 
 
+def test_homes_that_start_at_once_get_servers_of_their_own(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / name) for name in ("one", "two")]
+    try:
+        with ThreadPoolExecutor() as threads:
+            servers = list(threads.map(ensure_server, homes))
+        assert servers == [find_server(home) for home in homes]
+        assert servers[0].port != servers[1].port
+        assert all(server.answers() for server in servers)
+    finally:
+        for home in homes:
+            stop_server(home)
+
+
 # The tracker's contract
 
 
@@ -211,6 +227,27 @@ def test_a_long_history_and_what_is_not_finite_arrive_whole(
     assert losses[0].value == 0.5
 
 
+def test_a_run_that_was_made_twice_is_one(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """The answer to the first request for a run was lost, and it was asked for again."""
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(2, "complete")
+    tracker.deliver(trial.snapshot("FINISHED"))
+    client = MlflowClient(server.url)
+    first = Delivered.read(trial.folder)
+    assert first is not None
+    made = client.get_run(first.run_id)
+    tags = {key: value for key, value in made.data.tags.items() if "runName" not in key}
+    client.create_run(made.info.experiment_id, tags=tags)
+    (trial.folder / "delivered.json").unlink()
+    tracker.deliver(trial.snapshot("FINISHED"))
+    assert Delivered.read(trial.folder) == first
+    found = client.search_runs([made.info.experiment_id])
+    assert {run.info.run_id for run in found} == {first.run_id, tracker.parent_run}
+
+
 # Delivery
 
 
@@ -234,7 +271,7 @@ def test_delivery_waits_for_a_server_that_comes_late(
         delivery.post(trial.snapshot())
         trial.train(3, "complete")
         delivery.post(trial.snapshot("FINISHED"))
-    assert delivery.finish("FINISHED", {"table.txt": "x"}, patience=30) == 0
+    assert delivery.finish("FINISHED", {"table.txt": "x"}, patience=30)
     assert len(troubles) == 1
     assert "not yet there" in troubles[0]
     client = MlflowClient(server.url)
@@ -278,7 +315,7 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         ensure_server(home, server.port)
         trial.train(1, "complete")
         delivery.post(trial.snapshot("FINISHED"))
-        assert delivery.finish("FINISHED", {}, patience=30) == 0
+        assert delivery.finish("FINISHED", {}, patience=30)
         assert len(troubles) == 1
         delivered = Delivered.read(trial.folder)
         assert delivered is not None
@@ -287,7 +324,7 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         stop_server(home)
 
 
-def test_what_is_not_delivered_is_counted_and_stays(record: StudyRecord, tmp_path: Path) -> None:
+def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: Path) -> None:
     troubles: list[str] = []
 
     def connect() -> MlflowTracker:
@@ -297,6 +334,6 @@ def test_what_is_not_delivered_is_counted_and_stays(record: StudyRecord, tmp_pat
     trial = Trial(tmp_path, record, 0)
     trial.train(5, "complete")
     delivery.post(trial.snapshot("FINISHED"))
-    assert delivery.finish("FINISHED", {}, patience=0.5) == 1
+    assert not delivery.finish("FINISHED", {}, patience=0.5)
     assert len(troubles) == 1
     assert not Delivered.is_settled(trial.folder, "FINISHED")

@@ -28,7 +28,7 @@ set_option: Decorator = click.option(
 gpus_option: Decorator = click.option(
     "--gpus",
     metavar="all|none|0,1",
-    help="GPUs to train on.  [default: all that are free, else the CPU]",
+    help="GPUs to train on.  [default: all that are free; the CPU if there is none]",
 )
 workers_option: Decorator = click.option(
     "--workers",

@@ -41,7 +41,7 @@ def start(home: Path | None, port: int | None) -> None:
 @server_command.command("stop")
 @options.home_option
 def stop(home: Path | None) -> None:
-    """Stop the server; what sweeps still have to deliver waits for it."""
+    """Stop the server. A sweep that still has something to deliver starts it again."""
     from adarelu_sweep.home import Home
     from adarelu_sweep.tracking.server import stop_server
 

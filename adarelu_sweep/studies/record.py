@@ -23,6 +23,8 @@ class StudyRecord(BaseModel):
     """The tracking server given, without credentials; None for the home's own."""
     data_folder: str | None = None
     """The data folder given; None for the default."""
+    gpus: str | None = None
+    """The GPUs given; None for the default."""
     workers: int | None = None
     """The number of slots given; None for the default."""
     threads: int = 1

@@ -144,6 +144,7 @@ class LiveDisplay(Display):
         self._rows[slot.index] = (slot, trial, record.epoch, metrics_text(record))
 
     def finished(self, slot: Slot, trial: str, history: History) -> None:  # noqa: D102
+        self._rows[slot.index] = (slot, trial, 0, "")  # counted among the complete ones now
         if history.outcome == "diverged":
             self.say(f"{trial} diverged after {len(history.epochs)} epochs: that is its result")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -54,7 +55,11 @@ def list_gpus() -> list[Gpu]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        gpus = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with suppress(pynvml.NVMLError):  # fallen off the bus: it is not there
+                gpus.append(_describe(index))
+        return gpus
     finally:
         pynvml.nvmlShutdown()
 
@@ -70,7 +75,7 @@ def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
     """
     if request == "none":
         return [], []
-    gpus = list_gpus()
+    gpus = _visible(list_gpus())
     if request in (None, "all"):
         return _free(gpus, required=request == "all")
     indices = request.split(",") if request else []
@@ -86,6 +91,19 @@ def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
         f"GPU {gpu.index} is busy ({gpu.occupants()}); it is used all the same, as asked"
         for gpu in chosen
         if gpu.is_busy
+    ]
+
+
+def _visible(gpus: list[Gpu]) -> list[Gpu]:
+    """Leave out what ``CUDA_VISIBLE_DEVICES`` hides, as every CUDA program does."""
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is None:
+        return gpus
+    shown = [entry.strip() for entry in setting.split(",") if entry.strip()]
+    return [
+        gpu
+        for gpu in gpus
+        if any(entry == str(gpu.index) or gpu.uuid.startswith(entry) for entry in shown)
     ]
 
 

@@ -36,10 +36,12 @@ class Holder:
             since=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
+    def is_here(self) -> bool:
+        """Return whether the process is one of this machine."""
+        return self.host == socket.gethostname()
+
     def is_alive(self) -> bool:
-        """Return whether that process still runs, as far as this machine can tell."""
-        if self.host != socket.gethostname():
-            return True
+        """Return whether that process of this machine still runs."""
         try:
             started = psutil.Process(self.pid).create_time()
         except psutil.Error:
@@ -62,7 +64,15 @@ class Lease:
             holder = Holder(**json.loads(self._file.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return holder if holder.is_alive() else None
+        alive = holder.is_alive() if holder.is_here() else self._is_taken()
+        return holder if alive else None
+
+    def _is_taken(self) -> bool:
+        try:
+            with self._lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def __enter__(self) -> "Lease":
         """Take the lease; raise UserError, saying who has it, if somebody does."""

@@ -9,6 +9,7 @@ back (RUNNING to WAITING) and would scan all trials at every dispatch.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class LedgerTrial:
     threads: int
     losses: int = 0
     """How many of the attempts ended with the loss of the worker."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Where and with what the last attempt runs, for the trial's run in MLflow."""
     result: TrialResult | None = None
     error: str | None = None
     _trial_id: int = field(default=-1, repr=False)
@@ -81,10 +84,14 @@ class Ledger:
                 found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
             if found != "ok":
                 raise RuntimeError(found)
-        except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        except (
+            *(OSError, RuntimeError),
+            *(SQLAlchemyError, optuna.exceptions.OptunaError),
+        ) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
-        path.chmod(0o600)
+        with suppress(OSError):  # somebody else's file, opened to look at it
+            path.chmod(0o600)
 
     @classmethod
     def existing(cls, path: Path) -> "Ledger":
@@ -178,6 +185,11 @@ class StudyLedger:
         """Record an epoch's objective (test accuracy, percent); again for an epoch is harmless."""
         self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
+    def describe(self, trial: LedgerTrial, tags: dict[str, str]) -> LedgerTrial:
+        """Record where and with what a trial's attempt runs."""
+        self._set(trial, "tags", tags)
+        return replace(trial, tags=tags)
+
     def lose(self, trial: LedgerTrial) -> LedgerTrial:
         """Count the loss of a trial's worker."""
         self._set(trial, "losses", trial.losses + 1)
@@ -249,6 +261,7 @@ def _ledger_trial(trial: FrozenTrial) -> LedgerTrial:
         attempts=attributes["attempts"],
         threads=attributes["threads"],
         losses=attributes.get("losses", 0),
+        tags=attributes.get("tags", {}),
         result=TrialResult(**result) if result else None,
         error=attributes.get("error"),
         _trial_id=trial._trial_id,

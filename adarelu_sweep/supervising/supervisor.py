@@ -6,7 +6,7 @@ to be recorded goes to the ledger at once and to the tracker through the deliver
 
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ MAX_RETRIES = 3
 """How often a trial whose worker was lost is taken up again before it counts as failed."""
 
 _STOP_PATIENCE = 7.0  # seconds for the step in hand, before a worker is killed
-_START_ATTEMPTS = 3  # workers in a row that die before they are ready
+_START_ATTEMPTS = 3  # workers of a slot in a row that die before they are ready
 
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}
 
@@ -116,7 +116,7 @@ class Supervisor:
         self._workers: set[Worker] = set()
         self._jobs: dict[Worker, _Job] = {}
         self._about: dict[Worker, Ready] = {}
-        self._failed_starts = 0
+        self._failed_starts: Counter[int] = Counter()
         self._signal: int | None = None
         self._kill_at = float("inf")
 
@@ -147,14 +147,14 @@ class Supervisor:
         return trial is None or trial.state in _OPEN
 
     def _catch_up(self) -> None:
-        """Post the finished trials that an earlier run did not deliver."""
+        """Post the trials whose runs an earlier supervisor left behind their state."""
         for cell in self._cells:
             trial = self._trials.get(cell.key)
-            if trial is None or trial.state in _OPEN:
+            if trial is None:
                 continue
-            status: RunStatus = "FAILED" if trial.state is TrialState.FAIL else "FINISHED"
+            status = _RUN_STATUS[trial.state]
             if not Delivered.is_settled(self._trial_folder(trial.number), status):
-                self._post(_Job(cell, trial), status, {"outcome": _outcome(trial)})
+                self._post(_Job(cell, trial), status)
 
     # What arrives
 
@@ -179,7 +179,7 @@ class Supervisor:
     def _on_message(self, worker: Worker, message: FromWorker) -> None:
         match message:
             case Ready():
-                self._failed_starts = 0
+                self._failed_starts[worker.slot.index] = 0
                 self._about[worker] = message
                 self._dispatch(worker)
             case Started():
@@ -196,21 +196,22 @@ class Supervisor:
 
     def _on_started(self, worker: Worker, message: Started) -> None:
         job = self._jobs[worker]
-        self._post(job, "RUNNING", self._tags(worker, job))
+        job.trial = self._ledger.describe(job.trial, self._tags(worker, job))
+        self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
 
     def _on_epoch(self, worker: Worker, message: EpochDone) -> None:
         job = self._jobs[worker]
         record = message.record
         self._ledger.report(job.trial, record.epoch, record.metrics["test/accuracy"])
-        self._post(job, "RUNNING", self._tags(worker, job))
+        self._post(job, "RUNNING")
         self._display.epoch(worker.slot, job.cell.key, record)
 
     def _on_finished(self, worker: Worker, message: Finished) -> None:
         job = self._jobs.pop(worker)
         job.trial = self._ledger.complete(job.trial, _result(message.history))
         self._trials[job.cell.key] = job.trial
-        self._post(job, "FINISHED", self._tags(worker, job) | {"outcome": _outcome(job.trial)})
+        self._post(job, "FINISHED")
         self._show_counts()
         self._display.finished(worker.slot, job.cell.key, message.history)
         self._dispatch(worker)
@@ -218,17 +219,20 @@ class Supervisor:
     def _on_failed(self, worker: Worker, message: Failed) -> None:
         """An exception in the code would come again: the trial failed, the others go on."""
         job = self._jobs.pop(worker)
-        self._give_up(job, message.error, message.traceback, self._tags(worker, job))
+        self._give_up(job, message.error, message.traceback)
 
     def _on_gone(self, worker: Worker, reason: str) -> None:
         self._workers.discard(worker)
         ready = self._about.pop(worker, None) is not None
         if worker in self._jobs:
             self._on_lost(worker, reason)
+        if not ready and self._signal is None:
+            self._failed_starts[worker.slot.index] += 1
         if self._signal is None and self._waiting:
-            if not ready:
-                self._on_failed_start(reason)
-            self._start_worker(worker.slot)
+            if self._failed_starts[worker.slot.index] < _START_ATTEMPTS:
+                self._start_worker(worker.slot)
+            else:
+                self._on_dead_slot(worker.slot, reason)
 
     def _on_lost(self, worker: Worker, reason: str) -> None:
         """A worker died with a trial in hand: it is taken up again from its checkpoint."""
@@ -240,18 +244,17 @@ class Supervisor:
         if job.trial.losses > MAX_RETRIES:
             del self._jobs[worker]
             error = f"its worker was lost {job.trial.losses} times; the last one {reason}"
-            self._give_up(job, error, error, {})
+            self._give_up(job, error, error)
         else:
             self._display.say(f"{job.cell.key}: its worker {reason}; it goes on in another")
             self._hand_back(worker)
 
-    def _on_failed_start(self, reason: str) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= _START_ATTEMPTS:
-            raise UserError(
-                f"workers do not come up ({reason}): their logs, in the home's logs/"
-                f"{self._ledger.record.study.name}, say why"
-            )
+    def _on_dead_slot(self, slot: Slot, reason: str) -> None:
+        """Go on without a slot whose workers do not come up, as long as there is another."""
+        logs = f"its log, worker-{slot.index}.log in the home's logs, says why"
+        if not self._workers:
+            raise UserError(f"no worker comes up (the last one {reason}): {logs}")
+        self._display.say(f"slot {slot.index} is given up: its worker {reason}; {logs}")
 
     # What is done
 
@@ -287,14 +290,14 @@ class Supervisor:
         job.trial = self._ledger.hand_back(job.trial)
         self._trials[job.cell.key] = job.trial
         self._waiting.appendleft(job.cell)
-        self._post(job, "KILLED", {})  # until it runs again, in a moment or after a resume
+        self._post(job, "KILLED")  # until it runs again, in a moment or after a resume
         self._show_counts()
 
-    def _give_up(self, job: _Job, error: str, traceback: str, tags: dict[str, str]) -> None:
+    def _give_up(self, job: _Job, error: str, traceback: str) -> None:
         job.trial = self._ledger.fail(job.trial, error)
         self._trials[job.cell.key] = job.trial
         write_atomically(self._folder(job) / TRACEBACK, traceback.encode())
-        self._post(job, "FAILED", {**tags, "outcome": "failed"})
+        self._post(job, "FAILED")
         self._show_counts()
         self._display.say(f"{job.cell.key} failed: {error}")
 
@@ -314,8 +317,11 @@ class Supervisor:
         for worker in self._workers:
             worker.kill()
 
-    def _post(self, job: _Job, status: RunStatus, tags: dict[str, str]) -> None:
+    def _post(self, job: _Job, status: RunStatus) -> None:
         folder = self._folder(job)
+        tags = dict(job.trial.tags)
+        if status in {"FINISHED", "FAILED"}:
+            tags["outcome"] = _outcome(job.trial)
         self._delivery.post(
             TrialSnapshot(job.trial.number, job.cell.settings, folder, status, tags)
         )
@@ -341,12 +347,16 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into events while the loop runs."""
+        """Turn the signals that ask to stop into events while the loop runs."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
             self._inbox.put(Signalled(number))  # safe in a handler: SimpleQueue is reentrant
 
-        before = {number: signal.signal(number, handle) for number in _STOP_SIGNALS}
+        before = {
+            number: signal.signal(number, handle)
+            for number in _STOP_SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+        }
         try:
             yield
         finally:
@@ -354,7 +364,15 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal is closed
+
+_RUN_STATUS: dict[TrialState, RunStatus] = {
+    TrialState.WAITING: "KILLED",
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAIL: "FAILED",
+}
 
 
 def _result(history: History) -> TrialResult:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.datasets.sources import check, fetch
+from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import LocalLauncher
@@ -30,6 +32,7 @@ from adarelu_sweep.tracking.address import (
     with_password,
     without_password,
 )
+from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery, Tracker
 from adarelu_sweep.tracking.server import ensure_server
@@ -60,10 +63,10 @@ class Machine:
     def slots(self, remembered: StudyRecord | None, console: Console) -> list[Slot]:
         """Return the slots, with warnings shown.
 
-        A resume that says nothing of its own takes the number of workers and threads of the launch,
-        because the numbers of a trial depend on its threads.
+        A resume that says nothing of its own takes what the launch said, and its threads, because
+        the numbers of a trial depend on them.
         """
-        gpus, warnings = choose_gpus(self.gpus)
+        gpus, warnings = choose_gpus(self.gpus or (remembered.gpus if remembered else None))
         for warning in warnings:
             console.print(f"Warning: {warning}", **_PLAIN)
         if remembered is None or self.workers is not None:
@@ -99,10 +102,12 @@ def launch(
         version=__version__,
         tracking_uri=without_password(tracking_uri) if tracking_uri else None,
         data_folder=str(data_folder) if machine.data_folder else None,
+        gpus=machine.gpus,
         workers=machine.workers,
         threads=slots[0].threads,
     )
     with Lease(home.study_folder(study.name), study.name):
+        _refuse_leftovers(home.study_folder(study.name))
         study_ledger = ledger.create(record)
         run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
         return study_ledger, run
@@ -135,6 +140,15 @@ def require_data(study: Study, data_folder: Path, console: Console) -> None:
         if not check(name, data_folder).present:
             console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
             fetch(name, data_folder)
+
+
+def _refuse_leftovers(folder: Path) -> None:
+    """Raise UserError where checkpoints lie that are not this study's: they would be taken up."""
+    if any(not path.name.startswith("lease.") for path in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds trials of a study that the Optuna database does not know: "
+            "move them away, or launch under another --name"
+        )
 
 
 def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
@@ -185,21 +199,24 @@ def _run(
                 display.say(note)
             ending = supervisor.run()
     finally:
-        undelivered = delivery.finish(
-            _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
-        )
-    if undelivered:
-        console.print(
-            f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
-            f"'adarelu-sweep resume {name}' delivers them",
-            **_PLAIN,
-        )
+        delivered = False
+        with suppress(KeyboardInterrupt):  # who does not want to wait is told what is left
+            delivered = delivery.finish(
+                _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
+            )
+        if not delivered:
+            console.print(
+                f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
+                f"'adarelu-sweep resume {name}' delivers them",
+                **_PLAIN,
+            )
     return ending
 
 
 def _connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> Tracker:
     """Reach the tracking server, starting the home's own if none was given; takes seconds."""
     uri = tracking_uri or ensure_server(home).url
+    prepare_client()
     # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
     from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 

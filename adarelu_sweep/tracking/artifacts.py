@@ -28,6 +28,8 @@ def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
     confusion = snapshot.folder / CONFUSION_MATRIX
     with _DRAWING:
         title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
+        if note := snapshot.settings.data.subset_note():
+            title += f"\n{note}"
         _draw_curves(history, title, folder / "curves.png")
         if confusion.exists():
             (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())

@@ -8,7 +8,8 @@ delivered in the end lies in the trial's folder, and the next resume delivers it
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Thread
+from contextlib import suppress
+from threading import Condition, Event, Thread
 from typing import Protocol
 
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
@@ -66,8 +67,8 @@ class Delivery:
         with self._changed:
             self._put(snapshot)
 
-    def finish(self, status: RunStatus, tables: dict[str, str], patience: float) -> int:
-        """Deliver what is left, end the study, and return how many trials were not delivered.
+    def finish(self, status: RunStatus, tables: dict[str, str], patience: float) -> bool:
+        """Deliver what is left, end the study, and return whether all of it arrived.
 
         Gives up once nothing was delivered for ``patience`` seconds.
         """
@@ -78,22 +79,25 @@ class Delivery:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            undelivered = len(set(self._waiting) | self._in_hand)
+            delivered = not (self._waiting or self._in_hand)
             tracker = self._tracker
             self._closed = True
             self._changed.notify_all()
         if tracker is None:
-            return max(undelivered, 1)
-        ending = Thread(target=self._end, args=(tracker, status, tables), daemon=True)
-        ending.start()
-        ending.join(patience)
-        return undelivered
+            return False
+        ended = Event()
+        Thread(target=self._end, args=(tracker, status, tables, ended), daemon=True).start()
+        return ended.wait(patience) and delivered
 
-    def _end(self, tracker: Tracker, status: RunStatus, tables: dict[str, str]) -> None:
+    def _end(
+        self, tracker: Tracker, status: RunStatus, tables: dict[str, str], ended: Event
+    ) -> None:
         try:
             tracker.end_study(status, tables)
         except Exception as error:
             self._report(error)
+        else:
+            ended.set()
 
     def _work(self, index: int) -> None:
         if index == 0 and not self._establish():
@@ -144,6 +148,9 @@ class Delivery:
             self._tracker.deliver(snapshot)
         except Exception as error:
             self._report(error)
+            # The server may be gone for good, or up again elsewhere.
+            with suppress(Exception):
+                self._tracker = self._connect()
             return False
         with self._changed:
             self._succeeded()

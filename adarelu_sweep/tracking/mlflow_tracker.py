@@ -4,7 +4,6 @@ Every method may be repeated at will: runs are looked up by tag before they are 
 with the same step, timestamp and value stands once however often it is sent.
 """
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -24,16 +23,6 @@ _STUDY_TAG = "adarelu_sweep.study"
 _TRIAL_TAG = "adarelu_sweep.trial"
 _METRICS_PER_CALL = 1000  # MLflow's own limit
 _TAG_LENGTH = 5000
-
-# MLflow's own retries run past two minutes; here a failed delivery is repeated anyway. And it is
-# not to print addresses and progress bars into the display.
-for _name, _value in {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}.items():
-    os.environ.setdefault(_name, _value)
 
 
 class MlflowTracker:
@@ -62,17 +51,22 @@ class MlflowTracker:
 
     def end_study(self, status: RunStatus, tables: dict[str, str]) -> None:
         """Keep the result tables (file name to content) and say how the study ended."""
+        if status == "KILLED":  # little time is left; the tables come again with the resume
+            self._set_study_status(status)
         with TemporaryDirectory() as folder:
             for name, content in tables.items():
                 (Path(folder) / name).write_text(content)
             self._client.log_artifacts(self.parent_run, folder, "report")
-        self._set_study_status(status)
+        if status != "KILLED":
+            self._set_study_status(status)
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
         delivered = Delivered.read(snapshot.folder) or self._find_or_make(snapshot)
         if snapshot.status == "RUNNING" and delivered.status != "RUNNING":
             self._set_status(delivered.run_id, "RUNNING")
+            delivered.status = "RUNNING"
+            delivered.write(snapshot.folder)
         self._log_news(snapshot, delivered)
         delivered.write(snapshot.folder)
         if snapshot.status in {"FINISHED", "FAILED"} and not delivered.artifacts:
@@ -144,12 +138,17 @@ class MlflowTracker:
         return str(experiment.experiment_id)
 
     def _ensure_run(self, query: str, name: str, tags: dict[str, str]) -> Run:
-        found = self._client.search_runs([self._experiment], query, ViewType.ALL, max_results=1)
-        if found:
-            run = found[0]
-            if run.info.lifecycle_stage == "deleted":
-                self._client.restore_run(run.info.run_id)
-            return run
+        found = self._client.search_runs(
+            [self._experiment], query, ViewType.ALL, 20, order_by=["attributes.start_time ASC"]
+        )
+        active = [run for run in found if run.info.lifecycle_stage == "active"]
+        if found and not active:
+            self._client.restore_run(found[0].info.run_id)
+            return found[0]
+        for twin in active[1:]:  # made by a request whose answer came too late
+            self._client.delete_run(twin.info.run_id)
+        if active:
+            return active[0]
         start = time.time_ns() // 1_000_000
         return self._client.create_run(
             self._experiment, start, {**self._common_tags, **tags}, run_name=name

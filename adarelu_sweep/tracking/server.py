@@ -21,6 +21,7 @@ from adarelu_sweep.home import Home
 HOST = "127.0.0.1"
 FIRST_PORT = 5000
 _START_TIMEOUT = 120.0  # seconds
+_START_ATTEMPTS = 5
 _CLOCK_STEP = 60.0  # seconds by which the wall clock may be set while a server runs
 
 
@@ -58,11 +59,21 @@ class Server:
             return False
 
     def answers(self) -> bool:
-        """Return whether the server says that it is healthy."""
+        """Return whether the server says that it is healthy, and not another one on its port."""
         try:
             with urlopen(f"{self.url}/health", timeout=2) as response:
-                return bool(response.status == 200)
+                healthy = response.status == 200
         except (URLError, OSError, ValueError):
+            return False
+        return healthy and any(self._listens(process) for process in self.processes())
+
+    def _listens(self, process: psutil.Process) -> bool:
+        try:
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port
+                for connection in process.net_connections(kind="tcp")
+            )
+        except psutil.Error:
             return False
 
 
@@ -81,22 +92,36 @@ def ensure_server(home: Home, port: int | None = None) -> Server:
             taken, or if the server already listens on another.
     """
     home.create()
-    with FileLock(home.root / "server.lock"):
-        server = find_server(home)
-        if server is None:
-            stop_server(home)  # a killed server may have left a process on its port
-            server = _start(home, port)
-        elif port is not None and port != server.port:
-            raise UserError(
-                f"the server of this home is already up at {server.url}; use that, or stop it "
-                "with 'adarelu-sweep server stop'"
-            )
-    _await_answer(home, server)
-    return server
+    # Between the choice of a free port and its use, another server may have taken it.
+    for _ in range(_START_ATTEMPTS if port is None else 1):
+        with _lock(home):
+            server = find_server(home)
+            if server is None:
+                _clear(home)  # a killed server may have left a process on its port
+                server = _start(home, port)
+            elif port is not None and port != server.port:
+                raise UserError(
+                    f"the server of this home is already up at {server.url}; use that, or stop it "
+                    "with 'adarelu-sweep server stop'"
+                )
+        if _comes_up(server):
+            return server
+    raise UserError(f"the MLflow server did not come up; its log is {home.server_log}")
 
 
 def stop_server(home: Home) -> Server | None:
     """Stop the home's server with all its processes; return it, or None if none was up."""
+    if not home.root.is_dir():
+        return None
+    with _lock(home):
+        return _clear(home)
+
+
+def _lock(home: Home) -> FileLock:
+    return FileLock(home.root / "server.lock")
+
+
+def _clear(home: Home) -> Server | None:
     server = _recorded(home)
     stopped = server is not None and _end(server)
     home.server_file.unlink(missing_ok=True)
@@ -153,12 +178,14 @@ def _start(home: Home, port: int | None) -> Server:
     return server
 
 
-def _await_answer(home: Home, server: Server) -> None:
+def _comes_up(server: Server) -> bool:
+    """Wait until a server answers; return False if it ended or took too long."""
     deadline = time.monotonic() + _START_TIMEOUT
     while not server.answers():
         if not server.is_alive() or time.monotonic() > deadline:
-            raise UserError(f"the MLflow server did not come up; its log is {home.server_log}")
+            return False
         time.sleep(0.1)
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -1,5 +1,6 @@
 """The device that a worker trains on."""
 
+import os
 from contextlib import suppress
 
 import pynvml
@@ -7,8 +8,19 @@ import torch
 
 
 def training_device() -> torch.device:
-    """Return the one GPU that this process can see, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU that this process was given, or the CPU if it was given none.
+
+    Raises RuntimeError where torch cannot use the GPU: training would go on, slowly, unnoticed.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if given:
+        raise RuntimeError(
+            f"torch {torch.__version__} cannot use the GPU {given}: its driver is too old, or this "
+            "torch was built without CUDA"
+        )
+    return torch.device("cpu")
 
 
 def device_name(device: torch.device) -> str:

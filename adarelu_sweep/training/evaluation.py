@@ -33,7 +33,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate in batches of ``batch_size``, in the data set's order; the last may be smaller.
 
-    The sums stay on the device and are read once, at the end.
+    The sums stay on the device until the end.
     """
     network.eval()
     classes = dataset.num_classes

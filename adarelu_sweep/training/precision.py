@@ -10,7 +10,10 @@ from adarelu_sweep.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Precision:
-    """fp32 throughout, or bfloat16 by autocast with fp32 weights; and the images' layout."""
+    """fp32, or bfloat16 by autocast with fp32 weights; and the images' layout.
+
+    fp32 is what PyTorch makes of it by default: on a GPU that has TF32, convolutions use it.
+    """
 
     bf16: bool
     memory_format: torch.memory_format
