@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from tests.sweeps import STUDY
 
 
 def pytest_configure() -> None:
-    """Give each of several test processes a core of its own.
+    """Take signals as a person's shell has them, and a core for each of several test processes.
 
     Threads of one that wait for each other would otherwise lose the core to those of another.
     """
+    # A shell that runs the tests in the background has these ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

@@ -35,11 +35,21 @@ class Command:
     def __init__(self, home: Path, **extra: str) -> None:
         self.home = home
         self.environment = environment(ADARELU_SWEEP_HOME=str(home), **extra)
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "adarelu_sweep", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen(command, text=True, env=self.environment, **pipes)
+        process = subprocess.Popen(command, text=True, env=self.environment, **pipes)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a failed test has left, and the home's server."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+        self.run("server", "stop")
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments)

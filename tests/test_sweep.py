@@ -130,7 +130,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """One home for all studies of this file, so that its server starts once."""
     command = Command(tmp_path_factory.mktemp("sweeps") / "home")
     yield command
-    command.run("server", "stop")
+    command.close()
 
 
 @pytest.fixture
@@ -233,15 +233,17 @@ def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
         os.execv(sys.executable, [sys.executable, "-m", "adarelu_sweep", *arguments])
     seen, status = "", None
     deadline = time.monotonic() + 120
-    while status is None:
-        assert time.monotonic() < deadline, seen
-        with suppress(OSError):  # the terminal closes with its last process
-            seen += os.read(terminal, 65536).decode(errors="replace")
-        if re.search(r"epoch [2-9]/500 .*test accuracy", seen) and "stopping" not in seen:
-            os.write(terminal, b"\x03")
-        ended, state = os.waitpid(pid, os.WNOHANG)
-        status = os.waitstatus_to_exitcode(state) if ended else None
-    os.close(terminal)
+    try:
+        while status is None:
+            assert time.monotonic() < deadline, seen
+            with suppress(OSError):  # the terminal closes with its last process
+                seen += os.read(terminal, 65536).decode(errors="replace")
+            if re.search(r"epoch [2-9]/500 .*test accuracy", seen) and "stopping" not in seen:
+                os.write(terminal, b"\x03")
+            ended, state = os.waitpid(pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(state) if ended else None
+    finally:
+        os.close(terminal)  # which ends what is left on it
     assert status == 130
     assert re.search(r"0/4 trials", seen)
     assert re.search(r"about \d+:\d\d:\d\d left", seen)

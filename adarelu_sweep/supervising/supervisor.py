@@ -352,11 +352,10 @@ class Supervisor:
         def handle(number: int, _frame: FrameType | None) -> None:
             self._inbox.put(Signalled(number))  # safe in a handler: SimpleQueue is reentrant
 
-        before = {
-            number: signal.signal(number, handle)
-            for number in _STOP_SIGNALS
-            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
-        }
+        numbers = set(_STOP_SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started with nohup
+            numbers.remove(signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
         finally:
