@@ -1,5 +1,6 @@
 """The command ``adarelu-sweep``: its verbs, each imported only when it is used."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -70,6 +71,8 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
+    # The exit code is settled: a further Ctrl-C while Python takes itself down must not change it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code or 0)
 
 
