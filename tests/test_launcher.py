@@ -342,14 +342,22 @@ def test_a_worker_has_its_slots_environment_and_no_credentials(
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all of them")
-    gpu = "GPU-00000000-0000-0000-0000-000000000000"
-    worker = bench.start(1, threads=2, gpu=gpu)
+    worker = bench.start(1, threads=2)
     environment = psutil.Process(bench.hear(worker, Ready).pid).environ()
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "2"
-    assert environment["CUDA_VISIBLE_DEVICES"] == gpu
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert environment["PATH"] == os.environ["PATH"]
     assert "secret" not in environment.values()
     assert not [name for name in environment if name.startswith(("MLFLOW_", "AWS_"))]
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(bench: Bench) -> None:
+    gpu = "GPU-00000000-0000-0000-0000-000000000000"
+    worker = bench.start(1, threads=1, gpu=gpu)
+    event = bench.next()
+    assert isinstance(event, Gone)
+    assert event.worker is worker
+    assert f"cannot use the GPU {gpu}" in bench.log()
 
 
 # What a worker's Python runs at its start: it prints, from the time that torch is imported.
