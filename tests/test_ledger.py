@@ -52,8 +52,8 @@ def record(name: str = "mine", seeds: int = 3) -> StudyRecord:
     )
 
 
-GOOD = TrialResult(test_accuracy=91.25, test_loss=0.5, epochs=2, diverged=False)
-BAD = TrialResult(test_accuracy=10.0, test_loss=None, epochs=1, diverged=True)
+GOOD = TrialResult(accuracy=91.25, loss=0.5, epochs=2, diverged=False)
+BAD = TrialResult(accuracy=10.0, loss=None, epochs=1, diverged=True)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class Trial:
         save_file({"weight": np.zeros(1)}, self.folder / CHECKPOINT, metadata)
 
     def snapshot(self, status: RunStatus = "RUNNING", **tags: str) -> TrialSnapshot:
-        return TrialSnapshot(self.number, self.settings, self.folder, status, tags)
+        return TrialSnapshot(str(self.number), self.settings, self.folder, status, tags)
 
 
 def steps(client: MlflowClient, run_id: str, key: str = "test/accuracy") -> list[int]:

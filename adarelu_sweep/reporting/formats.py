@@ -54,8 +54,8 @@ def as_csv(results: Results) -> str:
         for trial in arm.trials:
             result = trial.result
             row = [arm.dataset, arm.network, arm.activation, trial.seed]
-            row += [repr(result.test_accuracy)]
-            row += ["" if result.test_loss is None else repr(result.test_loss)]
+            row += [repr(result.accuracy)]
+            row += ["" if result.loss is None else repr(result.loss)]
             row += [result.epochs, str(result.diverged).lower()]
             writer.writerow([*row, *([results.subset] if results.subset else [])])
     return text.getvalue()

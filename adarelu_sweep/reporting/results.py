@@ -46,7 +46,7 @@ class Arm:
         return stdev(self._accuracies()) if self.n > 1 else None
 
     def _accuracies(self) -> list[float]:
-        return [trial.result.test_accuracy for trial in self.trials]
+        return [trial.result.accuracy for trial in self.trials]
 
 
 @dataclass(frozen=True)

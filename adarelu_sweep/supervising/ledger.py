@@ -38,10 +38,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class TrialResult:
     """What a finished trial reports: its last epoch, never its best."""
 
-    test_accuracy: float
-    """Percent."""
-    test_loss: float | None
-    """Mean cross entropy in nats; None where it is not finite."""
+    accuracy: float
+    """Percent, on the split that the trial is measured on."""
+    loss: float | None
+    """Mean cross entropy in nats, on the same; None where it is not finite."""
     epochs: int
     diverged: bool
 
@@ -204,7 +204,7 @@ class StudyLedger:
         """Record a trial's result. A diverged one is complete, too: a result is a result."""
         self._set(trial, "result", vars(result))
         self._storage.set_trial_state_values(
-            trial._trial_id, TrialState.COMPLETE, [result.test_accuracy]
+            trial._trial_id, TrialState.COMPLETE, [result.accuracy]
         )
         return replace(trial, state=TrialState.COMPLETE, result=result)
 

@@ -323,7 +323,7 @@ class Supervisor:
         if status in {"FINISHED", "FAILED"}:
             tags["outcome"] = _outcome(job.trial)
         self._delivery.post(
-            TrialSnapshot(job.trial.number, job.cell.settings, folder, status, tags)
+            TrialSnapshot(str(job.trial.number), job.cell.settings, folder, status, tags)
         )
 
     def _folder(self, job: _Job) -> Path:
@@ -378,8 +378,8 @@ def _result(history: History) -> TrialResult:
     last = history.epochs[-1].metrics
     loss = last["test/loss"]
     return TrialResult(
-        test_accuracy=last["test/accuracy"],
-        test_loss=loss if isfinite(loss) else None,
+        accuracy=last["test/accuracy"],
+        loss=loss if isfinite(loss) else None,
         epochs=len(history.epochs),
         diverged=history.outcome == "diverged",
     )

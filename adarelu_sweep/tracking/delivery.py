@@ -48,9 +48,9 @@ class Delivery:
         self._connect = connect
         self._on_trouble = on_trouble
         self._changed = Condition()
-        self._waiting: dict[int, TrialSnapshot] = {}
-        self._order: deque[int] = deque()
-        self._in_hand: set[int] = set()
+        self._waiting: dict[str, TrialSnapshot] = {}
+        self._order: deque[str] = deque()
+        self._in_hand: set[str] = set()
         self._last_success = time.monotonic()
         self._troubled = False
         self._closed = False
@@ -105,10 +105,10 @@ class Delivery:
         while (snapshot := self._take()) is not None:
             delivered = self._deliver(snapshot)
             with self._changed:
-                self._in_hand.discard(snapshot.number)
+                self._in_hand.discard(snapshot.key)
                 self._changed.notify_all()
                 if not delivered:
-                    if snapshot.number not in self._waiting:
+                    if snapshot.key not in self._waiting:
                         self._put(snapshot)
                     self._pause()
 
@@ -134,11 +134,11 @@ class Delivery:
         with self._changed:
             while not self._closed:
                 if self._tracker is not None:
-                    for number in self._order:
-                        if number not in self._in_hand:
-                            self._order.remove(number)
-                            self._in_hand.add(number)
-                            return self._waiting.pop(number)
+                    for key in self._order:
+                        if key not in self._in_hand:
+                            self._order.remove(key)
+                            self._in_hand.add(key)
+                            return self._waiting.pop(key)
                 self._changed.wait()
         return None
 
@@ -161,9 +161,9 @@ class Delivery:
         return self._changed.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
 
     def _put(self, snapshot: TrialSnapshot) -> None:
-        if snapshot.number not in self._waiting:
-            self._order.append(snapshot.number)
-        self._waiting[snapshot.number] = snapshot
+        if snapshot.key not in self._waiting:
+            self._order.append(snapshot.key)
+        self._waiting[snapshot.key] = snapshot
         self._changed.notify_all()
 
     def _succeeded(self) -> None:

@@ -112,7 +112,7 @@ class MlflowTracker:
 
     def _find_or_make(self, snapshot: TrialSnapshot) -> Delivered:
         settings = snapshot.settings
-        trial = f"{self._record.uid}/{snapshot.number}"
+        trial = f"{self._record.uid}/{snapshot.key}"
         run = self._ensure_run(
             f"tags.`{_TRIAL_TAG}` = '{trial}'",
             f"{settings.arm}/seed {settings.seed}",
@@ -123,7 +123,7 @@ class MlflowTracker:
                 "arm": settings.arm,
                 "seed": str(settings.seed),
                 "optuna.study": self._record.study.name,
-                "optuna.trial_number": str(snapshot.number),
+                "optuna.trial_number": snapshot.key,
             },
         )
         # What an earlier delivery sent is not known: all is sent again, which is harmless.

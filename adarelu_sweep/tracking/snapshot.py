@@ -16,7 +16,8 @@ class TrialSnapshot:
     Metrics are not in it: they are read from the history in the trial's folder.
     """
 
-    number: int
+    key: str
+    """Tells the trial from every other of its study: its Optuna number, in the study's own book."""
     settings: TrialSettings
     folder: Path
     status: RunStatus

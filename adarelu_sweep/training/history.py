@@ -11,7 +11,7 @@ MODEL = "model.safetensors"
 CONFUSION_MATRIX = "confusion_matrix.csv"
 TRACEBACK = "traceback.txt"
 
-Outcome = Literal["complete", "diverged"]
+Outcome = Literal["complete", "diverged", "pruned"]
 
 
 class EpochRecord(BaseModel):
@@ -26,6 +26,8 @@ class EpochRecord(BaseModel):
     epoch: int
     timestamp: int
     metrics: dict[str, float]
+    probes: dict[str, dict[str, float]] = {}
+    """What was seen of each activation layer: its module name, then quantity, then value."""
 
 
 class History(BaseModel):

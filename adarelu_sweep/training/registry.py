@@ -1,4 +1,4 @@
-"""The optimizers and learning rate schedules by name, without importing torch."""
+"""The optimizers, learning rate schedules and augmentations by name, without importing torch."""
 
 from typing import Annotated
 
@@ -46,6 +46,22 @@ OPTIMIZERS = Registry(
                 "beta2": Argument(BelowOne, 0.999),
                 "eps": Argument(Positive, 1e-8),
                 "weight_decay": Argument(NonNegative, 0.01),
+            },
+        ),
+    ],
+)
+
+AUGMENTATIONS = Registry(
+    "augmentation",
+    [
+        Entry("none", "adarelu_sweep.training.augmentation:none", "images as they are"),
+        Entry(
+            "crop_flip",
+            "adarelu_sweep.training.augmentation:crop_flip",
+            "shifted by up to padding pixels, zeros beyond the border; mirrored half of the time",
+            {
+                "padding": Argument(Annotated[int, Field(ge=0, le=16)], 4),
+                "flip": Argument(bool, True),
             },
         ),
     ],

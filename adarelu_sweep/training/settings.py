@@ -15,7 +15,7 @@ from pydantic import (
 from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.components import Component, Registry, Scalar
 from adarelu_sweep.networks.registry import NETWORKS
-from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
+from adarelu_sweep.training.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 
 
 def _of(registry: Registry, default: str | None = None) -> BeforeValidator:
@@ -38,6 +38,7 @@ ActivationComponent = Annotated[Component, _of(ACTIVATIONS)]
 NetworkComponent = Annotated[Component, _of(NETWORKS)]
 OptimizerComponent = Annotated[Component, _of(OPTIMIZERS, "sgd")]
 ScheduleComponent = Annotated[Component, _of(SCHEDULES, "constant")]
+AugmentationComponent = Annotated[Component, _of(AUGMENTATIONS)]
 
 
 class Settings(BaseModel):
@@ -71,10 +72,15 @@ class TrainingSettings(Settings):
     a batch-dependent activation predicts differently in batches of another size."""
     optimizer: OptimizerComponent = Field(default_factory=lambda: OPTIMIZERS.resolve("sgd"))
     schedule: ScheduleComponent = Field(default_factory=lambda: SCHEDULES.resolve("constant"))
+    augmentation: AugmentationComponent = Field(
+        default_factory=lambda: AUGMENTATIONS.resolve("none")
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     deterministic: bool = False
     """Ask CUDA for deterministic algorithms. On the CPU a trial is deterministic as it is."""
+    probes: bool = True
+    """Look at every activation layer, epoch by epoch."""
 
     @field_validator("optimizer")
     @classmethod
@@ -99,6 +105,15 @@ class TrialSettings(Settings):
     seed: int
     data: DataSettings
     training: TrainingSettings
+    validation_fraction: float | None = None
+    """The share of the training images that the training never sees and on which the trial is
+    measured instead of the test set, as in a search. None: trained on all, measured on the test
+    set."""
+
+    @property
+    def measured_on(self) -> Literal["val", "test"]:
+        """The split whose accuracy is the trial's result."""
+        return "test" if self.validation_fraction is None else "val"
 
     @property
     def arm(self) -> str:
@@ -110,7 +125,7 @@ class TrialSettings(Settings):
         training = {
             "training." + name: getattr(self.training, name)
             for name in TrainingSettings.model_fields
-            if name not in {"optimizer", "schedule", "eval_batch_size"}
+            if name not in {"optimizer", "schedule", "augmentation", "eval_batch_size"}
         }
         flat: dict[str, Scalar] = {
             "dataset": self.dataset,
@@ -121,9 +136,13 @@ class TrialSettings(Settings):
             "training.eval_batch_size": self.training.evaluation_batch_size,
             **_dotted("training.optimizer", self.training.optimizer),
             **_dotted("training.schedule", self.training.schedule),
+            **_dotted("training.augmentation", self.training.augmentation),
             "data.train_limit": self.data.train_limit or "all",
             "data.test_limit": self.data.test_limit or "all",
+            "measured_on": self.measured_on,
         }
+        if self.validation_fraction is not None:
+            flat["validation_fraction"] = self.validation_fraction
         return flat
 
 
