@@ -1,6 +1,6 @@
 """The activations by name, without importing torch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,7 @@ ACTIVATIONS = Registry(
             "adarelu",
             "adarelu_sweep.activations.adarelu:AdaReLU",
             "keeps whichever sign is rarer in the layer's mini-batch",
+            {"eval_mode": Argument(Literal["batch", "running"], "batch")},
         ),
         Entry(
             "convrelu",
