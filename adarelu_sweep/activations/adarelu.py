@@ -52,6 +52,8 @@ class AdaReLU(nn.Module):
     Raises ValueError for another ``eval_mode``.
     """
 
+    running_balance: Tensor
+
     def __init__(self, eval_mode: EvalMode = "batch") -> None:
         super().__init__()
         if eval_mode not in ("batch", "running"):

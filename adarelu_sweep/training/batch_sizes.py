@@ -1,6 +1,6 @@
 """Accuracy in batches of other sizes, where an activation's output depends on its batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -24,16 +24,20 @@ def accuracy_by_batch_size(
     dataset: ResidentDataset,
     training_size: int,
     precision: Precision,
+    known: Mapping[int, float],
 ) -> dict[int, float]:
     """Return the test accuracy (percent) in batches of 1, of the training size, and of 1,000.
 
     For batches of 1, layers that can let every sample vote alone (``vote_per_sample``) do so in
     one pass over the test set; where one cannot, the first 1,000 images pass one by one.
+    ``known`` holds what was measured already, by batch size.
     """
     dependent = [layer for layer in layers if getattr(layer, "batch_dependent", False)]
     accuracies = {}
     for size in sorted({1, training_size, LARGE}):
-        if size > 1:
+        if size in known:
+            accuracies[size] = known[size]
+        elif size > 1:
             accuracies[size] = evaluate(network, dataset, "test", size, precision).accuracy
         elif all(hasattr(layer, "vote_per_sample") for layer in dependent):
             with _votes_per_sample(dependent):

@@ -158,9 +158,7 @@ class Trial:
 
     def _step(self, indices: Tensor, augment: Augmentation | None) -> tuple[Tensor, Tensor]:
         """Do one update; return the batch's mean loss and its hits, still on the device."""
-        images, labels = self.dataset.batch(
-            "train", indices, self.precision.memory_format, augment
-        )
+        images, labels = self.dataset.batch("train", indices, self.precision.memory_format, augment)
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast(self.dataset.device):
             logits = self.network(images)
@@ -198,20 +196,21 @@ class Trial:
                 "epoch_seconds": sums.seconds,
                 "images_per_second": self.dataset.size("train") / sums.seconds,
                 **device_metrics(self.dataset.device),
-                **self._accuracy_by_batch_size(),
+                **self._accuracy_by_batch_size(measured),
             },
             probes=self._probes.read(),
         )
 
-    def _accuracy_by_batch_size(self) -> dict[str, float]:
+    def _accuracy_by_batch_size(self, measured: Evaluation) -> dict[str, float]:
         """Measure at the end what depends on the size of the batches, if anything does."""
         layers = self._layers.values()
         on_test = self.settings.measured_on == "test"
         if not (self.history.outcome and on_test and is_batch_dependent(layers)):
             return {}
-        size = self.settings.training.batch_size
+        training = self.settings.training
+        known = {training.evaluation_batch_size: measured.accuracy}
         accuracies = accuracy_by_batch_size(
-            self.network, layers, self.dataset, size, self.precision
+            self.network, layers, self.dataset, training.batch_size, self.precision, known
         )
         return {f"test/accuracy_batch_{size}": value for size, value in accuracies.items()}
 

@@ -12,6 +12,7 @@ sparse rectifier neural networks", 2011), on the first evaluation batch, the sam
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ class LayerProbes:
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self._layers = layers
-        self._voting = {name: m for name, m in layers.items() if hasattr(m, "recorded")}
+        self._voting: dict[str, Any] = {
+            name: module for name, module in layers.items() if hasattr(module, "recorded")
+        }
         self._activity: dict[str, _Activity] = {}
 
     @contextmanager
@@ -97,9 +100,9 @@ class _Activity:
         }
 
 
-def _branches(module: nn.Module) -> dict[str, float]:
+def _branches(module: Any) -> dict[str, float]:
     """Return what the votes of an epoch's batches say, and forget them."""
-    recorded: list[tuple[Tensor, int]] | None = module.recorded  # type: ignore[assignment]
+    recorded: list[tuple[Tensor, int]] | None = module.recorded
     module.recorded = None
     if not recorded:
         return {}
