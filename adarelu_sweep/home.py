@@ -52,6 +52,10 @@ class Home:
         """Return the folder of one trial: its checkpoint, results, and state of delivery."""
         return self.study_folder(study) / f"{number:05d}"
 
+    def search_trial_folder(self, study: str, arm: int, number: int) -> Path:
+        """Return the folder of one trial of an arm's search."""
+        return self.study_folder(study) / f"search-{arm:02d}" / f"{number:05d}"
+
     def log_folder(self, study: str) -> Path:
         """Return where the workers of a study write what they print."""
         return self.root / "logs" / study

@@ -25,6 +25,8 @@ class TrialOrder(Message):
     folder: str
     threads: int
     """CPU threads; part of the trial, because its numbers depend on them to the last bit."""
+    awaits_decision: bool = False
+    """Wait for a ``Decision`` after every epoch but the last."""
 
 
 class Task(Message):
@@ -39,6 +41,13 @@ class Stop(Message):
     """Finish the step in hand, say ``Interrupted`` and wait; the checkpoint holds the rest."""
 
     kind: Literal["stop"] = "stop"
+
+
+class Decision(Message):
+    """The answer to a message that awaits one: end the trial after its last epoch, or go on."""
+
+    kind: Literal["decision"] = "decision"
+    prune: bool
 
 
 class Quit(Message):
@@ -65,6 +74,7 @@ class Started(Message):
     history: History
     pairing: dict[str, str] = {}
     """Digests of what trials that differ only in the activation share."""
+    awaits_decision: bool = False
 
 
 class EpochDone(Message):
@@ -73,6 +83,7 @@ class EpochDone(Message):
     kind: Literal["epoch"] = "epoch"
     trial: int
     record: EpochRecord
+    awaits_decision: bool = False
 
 
 class Finished(Message):
@@ -100,7 +111,7 @@ class Failed(Message):
     traceback: str
 
 
-ToWorker = Annotated[Task | Stop | Quit, Field(discriminator="kind")]
+ToWorker = Annotated[Task | Stop | Decision | Quit, Field(discriminator="kind")]
 FromWorker = Annotated[
     Ready | Started | EpochDone | Finished | Interrupted | Failed, Field(discriminator="kind")
 ]

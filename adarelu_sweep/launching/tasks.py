@@ -1,8 +1,8 @@
 """Running one task in a worker: the trials that it lists, one after the other."""
 
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import Protocol
 
 import torch
 
@@ -19,6 +19,19 @@ from adarelu_sweep.launching.messages import (
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 
 
+class Supervision(Protocol):
+    """The supervisor, as a task sees it."""
+
+    stop: Event
+    """Set when training is to stop after the step in hand."""
+
+    def send(self, message: FromWorker) -> None:
+        """Say something."""
+
+    def prune(self) -> bool:
+        """Wait for the decision about a trial; False when asked to stop."""
+
+
 class TaskRunner:
     """Runs tasks on one device and keeps the last data set loaded between them."""
 
@@ -27,31 +40,46 @@ class TaskRunner:
         self._dataset: ResidentDataset | None = None
         self._dataset_key: tuple[object, ...] = ()
 
-    def run(self, task: Task, send: Callable[[FromWorker], None], stop: Event) -> None:
+    def run(self, task: Task, supervision: Supervision) -> None:
         """Train every trial of a task to its outcome, or until asked to stop."""
         for order in task.trials:
-            if stop.is_set():
-                send(Interrupted(trial=order.number))
+            if supervision.stop.is_set():
+                supervision.send(Interrupted(trial=order.number))
                 continue
-            self._run_trial(order, Path(task.data_folder), send, stop)
+            self._run_trial(order, Path(task.data_folder), supervision)
 
-    def _run_trial(
-        self, order: TrialOrder, data_folder: Path, send: Callable[[FromWorker], None], stop: Event
-    ) -> None:
+    def _run_trial(self, order: TrialOrder, data_folder: Path, supervision: Supervision) -> None:
         torch.set_num_threads(order.threads)
         torch.use_deterministic_algorithms(order.settings.training.deterministic)
         torch.backends.cudnn.benchmark = not order.settings.training.deterministic
         folder = Path(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
         trial = Trial(order.settings, self._load(order, data_folder), folder)
-        send(Started(trial=order.number, history=trial.history, pairing=trial.pairing))
+
+        def awaits_decision() -> bool:
+            undecided = trial.history.outcome is None and bool(trial.history.epochs)
+            return order.awaits_decision and undecided
+
+        number, send = order.number, supervision.send
+        send(
+            Started(
+                trial=number,
+                history=trial.history,
+                pairing=trial.pairing,
+                awaits_decision=awaits_decision(),
+            )
+        )
+        if awaits_decision() and supervision.prune():
+            trial.prune()
         try:
-            for record in trial.train(stop.is_set):
-                send(EpochDone(trial=order.number, record=record))
+            for record in trial.train(supervision.stop.is_set):
+                send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
+                if awaits_decision() and supervision.prune():
+                    trial.prune()
         except StopRequestedError:
-            send(Interrupted(trial=order.number))
+            send(Interrupted(trial=number))
         else:
-            send(Finished(trial=order.number, history=trial.history))
+            send(Finished(trial=number, history=trial.history))
 
     def _load(self, order: TrialOrder, data_folder: Path) -> ResidentDataset:
         settings = order.settings

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from adarelu_sweep._version import __version__
 from adarelu_sweep.launching.messages import (
     TO_WORKER,
+    Decision,
     Failed,
     FromWorker,
     Quit,
@@ -33,6 +34,7 @@ class Channel:
         self._receiving = receiving
         self._sending = sending
         self.tasks: SimpleQueue[Task | Quit] = SimpleQueue()
+        self._decisions: SimpleQueue[Decision | Stop] = SimpleQueue()
         self.stop = Event()
         Thread(target=self._listen, name="channel", daemon=True).start()
 
@@ -41,12 +43,19 @@ class Channel:
         self._sending.write(message.model_dump_json().encode() + b"\n")
         self._sending.flush()
 
+    def prune(self) -> bool:
+        """Wait for the decision about a trial; False when asked to stop."""
+        decision = self._decisions.get()
+        return isinstance(decision, Decision) and decision.prune
+
     def _listen(self) -> None:
         try:
             for line in self._receiving:
                 message = TO_WORKER.validate_json(line)
                 if isinstance(message, Stop):
                     self.stop.set()
+                if isinstance(message, Stop | Decision):
+                    self._decisions.put(message)
                 else:
                     self.tasks.put(message)
         except Exception:  # a line cut off in the middle, for one
@@ -80,7 +89,7 @@ def work(channel: Channel) -> None:
     runner = TaskRunner(device)
     while isinstance(task := channel.tasks.get(), Task):
         try:
-            runner.run(task, channel.send, channel.stop)
+            runner.run(task, channel)
         except Exception as error:
             channel.send(
                 Failed(

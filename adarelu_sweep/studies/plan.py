@@ -14,23 +14,17 @@ class Cell:
     key: str
     settings: TrialSettings
 
+    @classmethod
+    def of(cls, settings: TrialSettings) -> "Cell":
+        """Return the cell of a trial that is told from the others by its arm and seed."""
+        return cls(f"{settings.arm}/{settings.seed}", settings)
+
 
 def cells(study: Study) -> Iterator[Cell]:
-    """Yield the cells in the order in which they are trained.
+    """Yield the cells of a study without a search, in the order in which they are trained.
 
     Seeds vary slowest, so that an interrupted study has compared every arm on the seeds it reached.
     """
-    matrix = study.matrix
-    for seed in matrix.seeds:
-        for dataset in matrix.dataset:
-            for network in matrix.network:
-                for activation in matrix.activation:
-                    settings = TrialSettings(
-                        dataset=dataset,
-                        network=network,
-                        activation=activation,
-                        seed=seed,
-                        data=study.data,
-                        training=study.training,
-                    )
-                    yield Cell(f"{settings.arm}/{seed}", settings)
+    for seed in study.matrix.seeds:
+        for arm in study.arms():
+            yield Cell.of(arm.settings(study, seed))

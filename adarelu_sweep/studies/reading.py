@@ -67,6 +67,8 @@ def _first_problem(error: ValidationError) -> str:
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     location = [part for part in problem["loc"][:-1] if not _is_internal(part)]
+    if not problem["loc"]:  # of the study as a whole: it names its keys itself
+        return problem["msg"].removeprefix("Value error, ")
     last = problem["loc"][-1]
     if problem["type"] == "extra_forbidden" or not _is_internal(last):
         location.append(last)
@@ -98,6 +100,8 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Return the known keys of the table at a location of the study file."""
     model: type[BaseModel] = Study
     for part in location:
+        if part not in model.model_fields:  # a key of a mapping
+            continue
         annotation = model.model_fields[str(part)].annotation
         options = [annotation, *get_args(annotation)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -1,23 +1,26 @@
 """The study file's schema."""
 
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adarelu_sweep.components import Component
+from adarelu_sweep.studies.search import Search, Seed
 from adarelu_sweep.training.settings import (
     ActivationComponent,
     DataSettings,
     NetworkComponent,
     Settings,
     TrainingSettings,
+    TrialSettings,
 )
 
 # A study's name becomes a folder and an MLflow experiment; a data set's becomes a file name.
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=SAFE_NAME)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _listed(given: Any) -> Any:
@@ -52,6 +55,31 @@ class Matrix(Settings):
         return values
 
 
+@dataclass(frozen=True)
+class Arm:
+    """Data set x network x activation."""
+
+    dataset: str
+    network: Component
+    activation: Component
+
+    @property
+    def label(self) -> str:
+        """Its name, the same as that of its trials."""
+        return f"{self.dataset}/{self.network.label}/{self.activation.label}"
+
+    def settings(self, study: "Study", seed: int) -> TrialSettings:
+        """Return a trial of this arm as the study file has it."""
+        return TrialSettings(
+            dataset=self.dataset,
+            network=self.network,
+            activation=self.activation,
+            seed=seed,
+            data=study.data,
+            training=study.training,
+        )
+
+
 class Study(Settings):
     """A whole study file, resolved: every default filled in, every name known."""
 
@@ -59,3 +87,42 @@ class Study(Settings):
     matrix: Matrix
     data: DataSettings = DataSettings()
     training: TrainingSettings
+    search: Search | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed_is_enough_to_search(cls, given: Any) -> Any:
+        if (
+            isinstance(given, dict)
+            and given.get("search")
+            and isinstance(given.get("matrix"), dict)
+        ):
+            return given | {"matrix": {"seeds": 1} | given["matrix"]}
+        return given
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> Self:
+        if self.search is not None:
+            self.search.check([arm.settings(self, self.matrix.seeds[0]) for arm in self.arms()])
+            if again := set(self.confirm_seeds()) & set(self.matrix.seeds):
+                raise ValueError(
+                    f"search.confirm_seeds: {min(again)} is a seed of the search too: what is "
+                    "confirmed needs fresh ones"
+                )
+        return self
+
+    def arms(self) -> Iterator[Arm]:
+        """Yield the arms, activations varying fastest."""
+        for dataset in self.matrix.dataset:
+            for network in self.matrix.network:
+                for activation in self.matrix.activation:
+                    yield Arm(dataset, network, activation)
+
+    def confirm_seeds(self) -> list[int]:
+        """Return the seeds with which a search's best settings are trained again."""
+        assert self.search is not None
+        given = self.search.confirm_seeds
+        if isinstance(given, list):
+            return given
+        first = max(self.matrix.seeds) + 1
+        return list(range(first, first + given))

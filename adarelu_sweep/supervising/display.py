@@ -68,9 +68,10 @@ class Pace:
 def metrics_text(record: EpochRecord) -> str:
     """Return an epoch's metrics in one line."""
     metrics = record.metrics
+    split = "test" if "test/accuracy" in metrics else "val"
     return (
         f"loss {metrics['train/loss']:.4f}  "
-        f"test accuracy {metrics['test/accuracy']:.2f} %  "
+        f"{split} accuracy {metrics[f'{split}/accuracy']:.2f} %  "
         f"{metrics['images_per_second']:.0f} images/s"
     )
 

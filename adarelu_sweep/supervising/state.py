@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from adarelu_sweep.home import Home
-from adarelu_sweep.studies.plan import cells
+from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Counts, StudyLedger
 
@@ -32,7 +32,7 @@ def state_of(ledger: StudyLedger, home: Home) -> StudyState:
     """
     study = ledger.record.study
     supervised = Lease(home.study_folder(study.name), study.name).holder() is not None
-    counts = Counts.of(sum(1 for _ in cells(study)), ledger.trials())
+    counts = Agenda(ledger, home).counts()
     if not supervised:
         counts = counts.without_running()
     state: Literal["running", "interrupted", "complete", "failed"]

@@ -6,8 +6,8 @@ to be recorded goes to the ledger at once and to the tracker through the deliver
 
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite
@@ -22,6 +22,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.launching.launcher import Gone, Launcher, Said, Slot, Worker
 from adarelu_sweep.launching.messages import (
+    Decision,
     EpochDone,
     Failed,
     Finished,
@@ -34,21 +35,19 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
-from adarelu_sweep.studies.plan import Cell, cells
+from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.ledger import Counts, LedgerTrial, StudyLedger, TrialResult
+from adarelu_sweep.supervising.ledger import LedgerTrial, TrialResult
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
-from adarelu_sweep.training.history import TRACEBACK, History
+from adarelu_sweep.training.history import TRACEBACK, EpochRecord, History
 
 MAX_RETRIES = 3
 """How often a trial whose worker was lost is taken up again before it counts as failed."""
 
 _STOP_PATIENCE = 7.0  # seconds for the step in hand, before a worker is killed
 _START_ATTEMPTS = 3  # workers of a slot in a row that die before they are ready
-
-_OPEN = {TrialState.RUNNING, TrialState.WAITING}
 
 
 @dataclass(frozen=True)
@@ -69,52 +68,39 @@ class Ending:
     signal: int | None = None
 
 
-@dataclass
-class _Job:
-    """A trial in the hands of a worker."""
-
-    cell: Cell
-    trial: LedgerTrial
-
-
 class Supervisor:
     """Runs what is left of a study on the given slots.
 
     Args:
-        ledger: The study's Optuna book.
+        agenda: The study's trials, and what is next.
         launcher: Starts workers; its events arrive in ``inbox``.
         inbox: Where everything arrives that the supervisor reacts to.
         slots: Where workers may run.
         delivery: Brings the tracker up to date in the background.
         display: Shows progress.
-        trial_folder: Gives the folder of a trial by its number.
         data_folder: Where the workers find data sets.
     """
 
     def __init__(
         self,
-        ledger: StudyLedger,
+        agenda: Agenda,
         launcher: Launcher,
         inbox: SupervisorInbox,
         slots: Sequence[Slot],
         delivery: Delivery,
         display: Display,
-        trial_folder: Callable[[int], Path],
         data_folder: Path,
     ) -> None:
-        self._ledger = ledger
+        self._agenda = agenda
         self._launcher = launcher
         self._inbox = inbox
         self._slots = slots
         self._delivery = delivery
         self._display = display
-        self._trial_folder = trial_folder
         self._data_folder = data_folder
-        self._cells = list(cells(ledger.record.study))
-        self._trials: dict[str, LedgerTrial] = {}
-        self._waiting: deque[Cell] = deque()
         self._workers: set[Worker] = set()
-        self._jobs: dict[Worker, _Job] = {}
+        self._idle: set[Worker] = set()
+        self._jobs: dict[Worker, Job] = {}
         self._about: dict[Worker, Ready] = {}
         self._failed_starts: Counter[int] = Counter()
         self._signal: int | None = None
@@ -122,14 +108,11 @@ class Supervisor:
 
     def run(self) -> Ending:
         """Train until nothing is left or somebody asks to stop; the books agree afterwards."""
-        self._ledger.repair()
-        self._trials = {trial.cell: trial for trial in self._ledger.trials()}
         self._catch_up()
-        self._waiting.extend(cell for cell in self._cells if self._is_open(cell))
         self._show_counts()
         with self._signals():
             try:
-                for slot in self._slots[: len(self._waiting)]:
+                for slot in self._slots[: self._agenda.left()]:
                     self._start_worker(slot)
                 while self._workers:
                     self._react()
@@ -139,22 +122,14 @@ class Supervisor:
                     self._hand_back(worker)
         if self._signal is not None:
             return Ending("interrupted", self._signal)
-        failed = any(trial.state is TrialState.FAIL for trial in self._trials.values())
-        return Ending("failed" if failed else "complete")
-
-    def _is_open(self, cell: Cell) -> bool:
-        trial = self._trials.get(cell.key)
-        return trial is None or trial.state in _OPEN
+        return Ending("failed" if self._agenda.counts().failed else "complete")
 
     def _catch_up(self) -> None:
         """Post the trials whose runs an earlier supervisor left behind their state."""
-        for cell in self._cells:
-            trial = self._trials.get(cell.key)
-            if trial is None:
-                continue
-            status = _RUN_STATUS[trial.state]
-            if not Delivered.is_settled(self._trial_folder(trial.number), status):
-                self._post(_Job(cell, trial), status)
+        for job in self._agenda.jobs():
+            status = _RUN_STATUS[job.trial.state]
+            if not Delivered.is_settled(job.folder, status):
+                self._post(job, status)
 
     # What arrives
 
@@ -196,21 +171,38 @@ class Supervisor:
 
     def _on_started(self, worker: Worker, message: Started) -> None:
         job = self._jobs[worker]
-        job.trial = self._ledger.describe(job.trial, self._tags(worker, job, message.pairing))
+        job.trial = job.book.describe(job.trial, self._tags(worker, job, message.pairing))
         self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
+        for record in message.history.epochs:  # what was reported before a kill is not known
+            self._report(job, record)
+        if message.awaits_decision:
+            self._decide(worker, job)
 
     def _on_epoch(self, worker: Worker, message: EpochDone) -> None:
         job = self._jobs[worker]
-        record = message.record
-        self._ledger.report(job.trial, record.epoch, record.metrics["test/accuracy"])
+        self._report(job, message.record)
+        if message.awaits_decision:
+            self._decide(worker, job)
         self._post(job, "RUNNING")
-        self._display.epoch(worker.slot, job.cell.key, record)
+        self._display.epoch(worker.slot, job.cell.key, message.record)
+
+    def _report(self, job: Job, record: EpochRecord) -> None:
+        accuracy = record.metrics[f"{job.cell.settings.measured_on}/accuracy"]
+        job.book.report(job.trial, record.epoch, accuracy)
+
+    def _decide(self, worker: Worker, job: Job) -> None:
+        """Answer a worker that waits to be told whether its trial goes on."""
+        prune = job.search is not None and job.search.should_prune(job.trial)
+        worker.send(Decision(prune=prune))
 
     def _on_finished(self, worker: Worker, message: Finished) -> None:
         job = self._jobs.pop(worker)
-        job.trial = self._ledger.complete(job.trial, _result(message.history))
-        self._trials[job.cell.key] = job.trial
+        result = _result(message.history, job.cell.settings.measured_on)
+        if message.history.outcome == "pruned":
+            job.trial = job.book.prune(job.trial, result)
+        else:
+            job.trial = job.book.complete(job.trial, result)
         self._post(job, "FINISHED")
         self._show_counts()
         self._display.finished(worker.slot, job.cell.key, message.history)
@@ -223,16 +215,18 @@ class Supervisor:
 
     def _on_gone(self, worker: Worker, reason: str) -> None:
         self._workers.discard(worker)
+        self._idle.discard(worker)
         ready = self._about.pop(worker, None) is not None
         if worker in self._jobs:
             self._on_lost(worker, reason)
         if not ready and self._signal is None:
             self._failed_starts[worker.slot.index] += 1
-        if self._signal is None and self._waiting:
+        if self._signal is None and len(self._workers) < self._agenda.left():
             if self._failed_starts[worker.slot.index] < _START_ATTEMPTS:
                 self._start_worker(worker.slot)
             else:
                 self._on_dead_slot(worker.slot, reason)
+        self._fill()  # what it had in hand may be for one that waits
 
     def _on_lost(self, worker: Worker, reason: str) -> None:
         """A worker died with a trial in hand: it is taken up again from its checkpoint."""
@@ -240,7 +234,7 @@ class Supervisor:
             self._hand_back(worker)
             return
         job = self._jobs[worker]
-        job.trial = self._ledger.lose(job.trial)
+        job.trial = job.book.lose(job.trial)
         if job.trial.losses > MAX_RETRIES:
             del self._jobs[worker]
             error = f"its worker was lost {job.trial.losses} times; the last one {reason}"
@@ -262,24 +256,33 @@ class Supervisor:
         self._workers.add(self._launcher.start(slot))
 
     def _dispatch(self, worker: Worker) -> None:
-        """Give a worker that waits the next trial, or let it go."""
-        if self._signal is not None or not self._waiting:
-            worker.send(Quit())
+        """Give a worker the next trial; let it wait for one that may come, or else let it go."""
+        self._idle.add(worker)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Give those that wait what there is to do."""
+        while self._idle and self._signal is None:
+            slot_order = sorted(self._idle, key=lambda worker: worker.slot.index)
+            job = self._agenda.take(slot_order[0].slot.threads)
+            if job is None:
+                break
+            self._begin(slot_order[0], job)
+        for worker in list(self._idle):
             self._display.idle(worker.slot)
-            return
-        cell = self._waiting.popleft()
-        known = self._trials.get(cell.key)
-        if known is None:
-            trial = self._ledger.begin(cell, worker.slot.threads)
-        else:
-            trial = self._ledger.resume(known)
-        self._trials[cell.key] = trial
-        self._jobs[worker] = _Job(cell, trial)
+            if self._signal is not None or not self._jobs:
+                self._idle.remove(worker)
+                worker.send(Quit())
+
+    def _begin(self, worker: Worker, job: Job) -> None:
+        self._idle.remove(worker)
+        self._jobs[worker] = job
         order = TrialOrder(
-            number=trial.number,
-            settings=cell.settings,
-            folder=str(self._folder(self._jobs[worker])),
-            threads=trial.threads,
+            number=job.trial.number,
+            settings=job.cell.settings,
+            folder=str(self._folder(job)),
+            threads=job.trial.threads,
+            awaits_decision=job.search is not None and job.search.prunes,
         )
         worker.send(Task(trials=[order], data_folder=str(self._data_folder)))
         self._show_counts()
@@ -287,15 +290,12 @@ class Supervisor:
     def _hand_back(self, worker: Worker) -> None:
         """Let a worker's unfinished trial wait, next in line."""
         job = self._jobs.pop(worker)
-        job.trial = self._ledger.hand_back(job.trial)
-        self._trials[job.cell.key] = job.trial
-        self._waiting.appendleft(job.cell)
+        self._agenda.put_back(job)
         self._post(job, "KILLED")  # until it runs again, in a moment or after a resume
         self._show_counts()
 
-    def _give_up(self, job: _Job, error: str, traceback: str) -> None:
-        job.trial = self._ledger.fail(job.trial, error)
-        self._trials[job.cell.key] = job.trial
+    def _give_up(self, job: Job, error: str, traceback: str) -> None:
+        job.trial = job.book.fail(job.trial, error)
         write_atomically(self._folder(job) / TRACEBACK, traceback.encode())
         self._post(job, "FAILED")
         self._show_counts()
@@ -317,21 +317,18 @@ class Supervisor:
         for worker in self._workers:
             worker.kill()
 
-    def _post(self, job: _Job, status: RunStatus) -> None:
+    def _post(self, job: Job, status: RunStatus) -> None:
         folder = self._folder(job)
         tags = dict(job.trial.tags)
         if status in {"FINISHED", "FAILED"}:
             tags["outcome"] = _outcome(job.trial)
-        self._delivery.post(
-            TrialSnapshot(str(job.trial.number), job.cell.settings, folder, status, tags)
-        )
+        self._delivery.post(TrialSnapshot(job.key, job.cell.settings, folder, status, tags))
 
-    def _folder(self, job: _Job) -> Path:
-        folder = self._trial_folder(job.trial.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def _folder(self, job: Job) -> Path:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        return job.folder
 
-    def _tags(self, worker: Worker, job: _Job, pairing: dict[str, str]) -> dict[str, str]:
+    def _tags(self, worker: Worker, job: Job, pairing: dict[str, str]) -> dict[str, str]:
         about = self._about[worker]
         return {
             "attempts": str(job.trial.attempts),
@@ -344,7 +341,7 @@ class Supervisor:
         }
 
     def _show_counts(self) -> None:
-        self._display.counts(Counts.of(len(self._cells), self._trials.values()))
+        self._display.counts(self._agenda.counts())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -375,11 +372,11 @@ _RUN_STATUS: dict[TrialState, RunStatus] = {
 }
 
 
-def _result(history: History) -> TrialResult:
+def _result(history: History, split: str) -> TrialResult:
     last = history.epochs[-1].metrics
-    loss = last["test/loss"]
+    loss = last[f"{split}/loss"]
     return TrialResult(
-        accuracy=last["test/accuracy"],
+        accuracy=last[f"{split}/accuracy"],
         loss=loss if isfinite(loss) else None,
         epochs=len(history.epochs),
         diverged=history.outcome == "diverged",
@@ -389,4 +386,6 @@ def _result(history: History) -> TrialResult:
 def _outcome(trial: LedgerTrial) -> str:
     if trial.result is None:
         return "failed"
+    if trial.state is TrialState.PRUNED:
+        return "pruned"
     return "diverged" if trial.result.diverged else "complete"

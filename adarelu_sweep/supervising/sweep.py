@@ -17,9 +17,9 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import LocalLauncher
-from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.display import make_display
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
@@ -156,16 +156,14 @@ def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
     name = ledger.record.study.name
     if not Delivered.is_settled(home.study_folder(name), "FINISHED"):
         return None
-    trials = ledger.trials()
-    if len(trials) < sum(1 for _ in cells(ledger.record.study)):
+    agenda = Agenda(ledger, home)
+    if agenda.left():
         return None
-    if not all(trial.state.is_finished() for trial in trials):
-        return None
-    for trial in trials:
-        status: RunStatus = "FAILED" if trial.state is TrialState.FAIL else "FINISHED"
-        if not Delivered.is_settled(home.trial_folder(name, trial.number), status):
+    for job in agenda.jobs():
+        status: RunStatus = "FAILED" if job.trial.state is TrialState.FAIL else "FINISHED"
+        if not Delivered.is_settled(job.folder, status):
             return None
-    return Ending("failed" if any(t.state is TrialState.FAIL for t in trials) else "complete")
+    return Ending("failed" if agenda.counts().failed else "complete")
 
 
 def _run(
@@ -182,14 +180,14 @@ def _run(
     inbox: SupervisorInbox = SupervisorInbox()
     display = make_display(console, slots, record.study.training.epochs)
     delivery = Delivery(lambda: _connect(home, record, tracking_uri), display.say)
+    ledger.repair()
     supervisor = Supervisor(
-        ledger,
+        Agenda(ledger, home),
         LocalLauncher(inbox.put, home.log_folder(name)),
         inbox,
         slots,
         delivery,
         display,
-        lambda number: home.trial_folder(name, number),
         data_folder,
     )
     ending = Ending("interrupted")  # what an exception leaves behind

@@ -18,7 +18,7 @@ from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.training.registry import AUGMENTATIONS, OPTIMIZERS, SCHEDULES
 
 
-def _of(registry: Registry, default: str | None = None) -> BeforeValidator:
+def component_of(registry: Registry, default: str | None = None) -> BeforeValidator:
     """Accept a name or a table of the registry; a table without a name means the default.
 
     What comes as JSON was resolved before, by another version perhaps, and passes as it is.
@@ -34,11 +34,11 @@ def _of(registry: Registry, default: str | None = None) -> BeforeValidator:
     return BeforeValidator(resolve)
 
 
-ActivationComponent = Annotated[Component, _of(ACTIVATIONS)]
-NetworkComponent = Annotated[Component, _of(NETWORKS)]
-OptimizerComponent = Annotated[Component, _of(OPTIMIZERS, "sgd")]
-ScheduleComponent = Annotated[Component, _of(SCHEDULES, "constant")]
-AugmentationComponent = Annotated[Component, _of(AUGMENTATIONS)]
+ActivationComponent = Annotated[Component, component_of(ACTIVATIONS)]
+NetworkComponent = Annotated[Component, component_of(NETWORKS)]
+OptimizerComponent = Annotated[Component, component_of(OPTIMIZERS, "sgd")]
+ScheduleComponent = Annotated[Component, component_of(SCHEDULES, "constant")]
+AugmentationComponent = Annotated[Component, component_of(AUGMENTATIONS)]
 
 
 class Settings(BaseModel):
@@ -105,6 +105,8 @@ class TrialSettings(Settings):
     seed: int
     data: DataSettings
     training: TrainingSettings
+    tuned_arm: str | None = None
+    """The arm's name, where a search has changed the settings from which it would follow."""
     validation_fraction: float | None = None
     """The share of the training images that the training never sees and on which the trial is
     measured instead of the test set, as in a search. None: trained on all, measured on the test
@@ -118,7 +120,7 @@ class TrialSettings(Settings):
     @property
     def arm(self) -> str:
         """The arm that this trial belongs to: data set, network and activation."""
-        return f"{self.dataset}/{self.network.label}/{self.activation.label}"
+        return self.tuned_arm or f"{self.dataset}/{self.network.label}/{self.activation.label}"
 
     def flattened(self) -> dict[str, Scalar]:
         """Return every field under a dotted key, as MLflow's parameters want it."""

@@ -1,0 +1,155 @@
+"""What a study has still to train, and in which order: the cells of its plan, or a search first."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from adarelu_sweep.home import Home
+from adarelu_sweep.studies.plan import Cell, cells
+from adarelu_sweep.supervising.ledger import Book, Counts, LedgerTrial, StudyLedger
+from adarelu_sweep.supervising.search import ArmSearch
+
+_OPEN = {TrialState.RUNNING, TrialState.WAITING}
+
+
+@dataclass
+class Job:
+    """A trial of the study: what it trains, where it stands, and the book that says so."""
+
+    cell: Cell
+    trial: LedgerTrial
+    book: Book
+    folder: Path
+    search: ArmSearch | None = None
+    """The search that it is part of, which may end it early."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from every other trial of the study: its Optuna number, in its book."""
+        number = str(self.trial.number)
+        return number if self.search is None else f"{self.search.book.index}/{number}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has still to be trained."""
+        return self.trial.state in _OPEN
+
+
+class Agenda:
+    """The trials of a study, those to come included. Making and reading one changes nothing.
+
+    ``take`` gives the next trial as long as there is one to give: what follows from a search can
+    begin only when the last trials of that search have ended.
+    """
+
+    def __init__(self, ledger: StudyLedger, home: Home) -> None:
+        self._ledger = ledger
+        self._home = home
+        self._study = ledger.record.study
+        self._jobs: dict[str, Job] = {}
+        self._known = {trial.cell: trial for trial in ledger.trials()}
+        self._cells: deque[Cell] = deque()  # never begun
+        self._searches = [ArmSearch(self._study, book) for book in ledger.searches()]
+        self._unconfirmed = list(self._searches)
+        for search in self._searches:
+            for trial in search.book.trials():
+                self._enter(self._search_job(search, search.cell(trial), trial))
+        if not self._searches:
+            self._plan(cells(self._study))
+        self._plan_confirmations()
+        self._returned = deque(job for job in self._jobs.values() if job.is_open)
+
+    def jobs(self) -> list[Job]:
+        """Return every trial that was ever begun."""
+        return list(self._jobs.values())
+
+    def counts(self) -> Counts:
+        """Return how many trials are in which state; those to come wait."""
+        total = len(self._jobs) + self._to_begin()
+        return Counts.of(total, (job.trial for job in self._jobs.values()))
+
+    def left(self) -> int:
+        """Return how many trials have still to end."""
+        return self._to_begin() + sum(job.is_open for job in self._jobs.values())
+
+    def take(self, threads: int) -> Job | None:
+        """Begin the next trial, or take up one that waits; None if there is none for now."""
+        self._plan_confirmations()
+        if self._returned:
+            job = self._returned.popleft()
+            job.trial = job.book.resume(job.trial)
+            return job
+        wanting = [search for search in self._searches if self._wanted(search) > 0]
+        if wanting:  # in turn, so that an interrupted study has tried as much in every arm
+            search = min(wanting, key=lambda search: len(self._trials_of(search)))
+            return self._enter(self._search_job(search, *search.ask(threads)))
+        if self._cells:
+            cell = self._cells.popleft()
+            return self._enter(self._job(cell, self._ledger.begin(cell, threads)))
+        return None
+
+    def put_back(self, job: Job) -> None:
+        """Let an unfinished trial wait, next in line."""
+        job.trial = job.book.hand_back(job.trial)
+        self._returned.appendleft(job)
+
+    # The plan
+
+    def _plan(self, wanted: Iterable[Cell]) -> None:
+        for cell in wanted:
+            if trial := self._known.get(cell.key):
+                self._enter(self._job(cell, trial))
+            else:
+                self._cells.append(cell)
+
+    def _plan_confirmations(self) -> None:
+        """Plan the fresh seeds of the arms whose search has ended; seeds vary slowest."""
+        for search in [search for search in self._unconfirmed if self._has_ended(search)]:
+            self._unconfirmed.remove(search)
+            best = search.best(self._trials_of(search))
+            if best is not None:
+                self._plan(search.confirmed(best, seed) for seed in self._study.confirm_seeds())
+                seeds = self._study.confirm_seeds()
+                self._cells = deque(sorted(self._cells, key=lambda c: seeds.index(c.settings.seed)))
+
+    def _has_ended(self, search: ArmSearch) -> bool:
+        open_trials = any(trial.state in _OPEN for trial in self._trials_of(search))
+        return not open_trials and self._wanted(search) == 0
+
+    def _wanted(self, search: ArmSearch) -> int:
+        """Return how many trials of a search are to be begun yet.
+
+        A failed one does not count and is replaced, until as many have failed as were wanted.
+        """
+        trials = self._trials_of(search)
+        failed = sum(trial.state is TrialState.FAIL for trial in trials)
+        return 0 if failed >= search.budget else search.budget - (len(trials) - failed)
+
+    def _to_begin(self) -> int:
+        """Return how many trials were never begun, as far as can be told."""
+        searched = sum(map(self._wanted, self._searches))
+        if not self._unconfirmed:
+            return searched + len(self._cells)
+        confirmed = len(self._unconfirmed) * len(self._study.confirm_seeds())
+        return searched + confirmed + len(self._cells)
+
+    # Jobs
+
+    def _enter(self, job: Job) -> Job:
+        self._jobs[job.cell.key] = job
+        return job
+
+    def _job(self, cell: Cell, trial: LedgerTrial) -> Job:
+        folder = self._home.trial_folder(self._study.name, trial.number)
+        return Job(cell, trial, self._ledger, folder)
+
+    def _search_job(self, search: ArmSearch, cell: Cell, trial: LedgerTrial) -> Job:
+        book = search.book
+        folder = self._home.search_trial_folder(self._study.name, book.index, trial.number)
+        return Job(cell, trial, book, folder, search)
+
+    def _trials_of(self, search: ArmSearch) -> list[LedgerTrial]:
+        return [job.trial for job in self._jobs.values() if job.search is search]
