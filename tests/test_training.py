@@ -456,7 +456,7 @@ def test_confusion_matrix(tmp_path: Path, network: str) -> None:
     [({}, [24, 16]), ({"eval_batch_size": 15}, [15, 15, 10]), ({"eval_batch_size": 999}, [40])],
 )
 def test_evaluation_batch_size(tmp_path: Path, training: Any, batches: list[int]) -> None:
-    trial = begin(trial_settings(epochs=1, **training), tmp_path)
+    trial = begin(trial_settings(activation="relu", epochs=1, **training), tmp_path)
     sizes: dict[bool, list[int]] = {True: [], False: []}  # in training mode, or not
 
     def look(module: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -3,7 +3,7 @@
 A package offers its own in the entry point group that the registry names.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ ACTIVATIONS = Registry(
             "adarelu",
             "adarelu_sweep.activations.adarelu:AdaReLU",
             "keeps whichever sign is rarer in the layer's mini-batch",
+            {"eval_mode": Argument(Literal["batch", "running"], "batch")},
         ),
         Entry(
             "convrelu",

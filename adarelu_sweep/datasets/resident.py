@@ -1,5 +1,7 @@
 """A data set held whole on the training device, where batches are gathered by index."""
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,9 @@ from torch.nn.functional import pad
 from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.sources import limited, read
 
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
+Augment = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes uint8 images (B x C x H x W) and their indices (int64, B); returns images like them."""
 
 LEAST_SIDE = 32  # five poolings by 2 need it
 SUBSET_SEED = 20260715
@@ -28,7 +32,8 @@ class ResidentDataset:
 
     Attributes:
         device: where it is held.
-        images: for each split, uint8, N x C x H x W.
+        images: for each split, uint8, N x C x H x W; "train" and "test", or after ``hold_out``
+            "train" and "val".
         labels: for each split, int64, N.
         num_classes: the largest label of the whole data set, plus 1.
         in_channels: 1 or 3.
@@ -55,13 +60,17 @@ class ResidentDataset:
             "train": _on_device(arrays.x_train[train], device),
             "test": _on_device(arrays.x_test[test], device),
         }
-        self.mean, self.deviation = _mean_and_deviation(images["train"])
-        self.images = {split: _padded(x) for split, x in images.items()}
-        self.labels = {
+        self._pixels = images["train"][0, 0].numel()
+        self.images: dict[Split, torch.Tensor] = {
+            "train": _padded(images["train"]),
+            "test": _padded(images["test"]),
+        }
+        self.mean, self.deviation = _mean_and_deviation(self.images["train"], self._pixels)
+        self.labels: dict[Split, torch.Tensor] = {
             "train": torch.from_numpy(arrays.y_train[train]).to(device),
             "test": torch.from_numpy(arrays.y_test[test]).to(device),
         }
-        used = {split: len(labels) for split, labels in self.labels.items()}
+        used: dict[str, int] = {split: len(labels) for split, labels in self.labels.items()}
         self.is_subset = used != whole
         self.sizes = ", ".join(
             f"{used[split]}{'' if used[split] == whole[split] else f' of {whole[split]}'} {words}"
@@ -80,6 +89,24 @@ class ResidentDataset:
         """Read a data set, fetching it where it is absent. Raises UserError as ``read`` does."""
         return cls(read(name, data_dir), device, train_limit, test_limit)
 
+    def hold_out(self, validation: torch.Tensor) -> "ResidentDataset":
+        """Return a data set whose split "val" is these training images, and which has no "test".
+
+        ``validation`` is int64, the indices of training images. The rest is the new "train", in
+        the same order, and mean and deviation are those of the rest: training on it can see
+        neither the held out images nor the test set.
+        """
+        rest = torch.ones(self.size("train"), dtype=torch.bool)
+        rest[validation] = False
+        parts: dict[Split, torch.Tensor] = {"train": rest.nonzero().flatten(), "val": validation}
+        part = copy.copy(self)
+        part.images, part.labels = {}, {}
+        for split, indices in parts.items():
+            part.images[split] = self.images["train"][indices.to(self.device)]
+            part.labels[split] = self.labels["train"][indices.to(self.device)]
+        part.mean, part.deviation = _mean_and_deviation(part.images["train"], self._pixels)
+        return part
+
     def size(self, split: Split) -> int:
         """Return the number of images of a split that are in use."""
         return len(self.labels[split])
@@ -89,13 +116,18 @@ class ResidentDataset:
         split: Split,
         indices: torch.Tensor,
         memory_format: torch.memory_format = torch.contiguous_format,
+        augment: Augment | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images and labels at these indices, without waiting for the device.
 
         ``indices`` is int64, B, on the device. The images are normalized float32, B x C x H x W in
-        the memory format asked for; the labels are int64, B.
+        the memory format asked for; the labels are int64, B. ``augment`` changes the images before
+        normalization.
         """
-        images = self.images[split][indices].to(torch.float32, memory_format=memory_format)
+        raw = self.images[split][indices]
+        if augment is not None:
+            raw = augment(raw, indices)
+        images = raw.to(torch.float32, memory_format=memory_format)
         return images.sub_(self.mean).div_(self.deviation), self.labels[split][indices]
 
 
@@ -123,8 +155,11 @@ def _padded(images: torch.Tensor) -> torch.Tensor:
     return pad(images, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
-def _mean_and_deviation(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both for each channel, from integer sums, so that every device gives the same."""
+def _mean_and_deviation(images: torch.Tensor, pixels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both for each channel, from integer sums, so that every device gives the same.
+
+    ``pixels`` of every image and channel are its own; what pads it is 0 and adds nothing.
+    """
     channels = images.shape[1]
     sums = torch.zeros(channels, dtype=torch.int64, device=images.device)
     squares = torch.zeros_like(sums)
@@ -132,7 +167,7 @@ def _mean_and_deviation(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
         values = chunk.to(torch.int32)
         sums += values.sum((0, 2, 3), dtype=torch.int64)
         squares += values.square_().sum((0, 2, 3), dtype=torch.int64)
-    count = images.numel() // channels
+    count = len(images) * pixels
     pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
     means = [total / count for total, _ in pairs]
     variances = [(count * square - total * total) / count**2 for total, square in pairs]

@@ -63,6 +63,8 @@ class Started(Message):
     kind: Literal["started"] = "started"
     trial: int
     history: History
+    pairing: dict[str, str] = {}
+    """Digests of what trials that differ only in the activation share."""
 
 
 class EpochDone(Message):

@@ -44,7 +44,7 @@ class TaskRunner:
         folder = Path(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
         trial = Trial(order.settings, self._load(order, data_folder), folder)
-        send(Started(trial=order.number, history=trial.history))
+        send(Started(trial=order.number, history=trial.history, pairing=trial.pairing))
         try:
             for record in trial.train(stop.is_set):
                 send(EpochDone(trial=order.number, record=record))

@@ -196,7 +196,7 @@ class Supervisor:
 
     def _on_started(self, worker: Worker, message: Started) -> None:
         job = self._jobs[worker]
-        job.trial = self._ledger.describe(job.trial, self._tags(worker, job))
+        job.trial = self._ledger.describe(job.trial, self._tags(worker, job, message.pairing))
         self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
 
@@ -331,7 +331,7 @@ class Supervisor:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _tags(self, worker: Worker, job: _Job) -> dict[str, str]:
+    def _tags(self, worker: Worker, job: _Job, pairing: dict[str, str]) -> dict[str, str]:
         about = self._about[worker]
         return {
             "attempts": str(job.trial.attempts),
@@ -339,6 +339,7 @@ class Supervisor:
             "host": about.host,
             "device": about.device,
             "slot": f"{worker.slot.index}: {worker.slot.name}",
+            **{f"pairing.{name}": digest for name, digest in pairing.items()},
             **{f"version.{name}": version for name, version in about.versions.items()},
         }
 

@@ -1,13 +1,12 @@
 """Measuring a network on one split of a data set."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.datasets.resident import ResidentDataset, Split
 from adarelu_sweep.training.precision import Precision
 
 
@@ -27,17 +26,19 @@ class Evaluation:
 def evaluate(
     network: nn.Module,
     dataset: ResidentDataset,
-    split: Literal["train", "test"],
+    split: Split,
     batch_size: int,
     precision: Precision,
+    limit: int | None = None,
 ) -> Evaluation:
     """Evaluate in batches of ``batch_size``, in the data set's order; the last may be smaller.
 
+    ``limit`` takes that many images at most, the first ones of the split.
     The sums stay on the device until the end.
     """
     network.eval()
     classes = dataset.num_classes
-    size = dataset.size(split)
+    size = min(dataset.size(split), limit or dataset.size(split))
     loss = torch.zeros((), dtype=torch.float64, device=dataset.device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=dataset.device)
     for indices in torch.split(torch.arange(size, device=dataset.device), batch_size):

@@ -11,18 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.files import write_atomically
+from adarelu_sweep.networks.digest import weight_digest
 from adarelu_sweep.networks.factory import build_network
+from adarelu_sweep.training.augmentation import Augmentation, augmentation
+from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_dependent
 from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_model
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation, evaluate
 from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.precision import Precision
+from adarelu_sweep.training.probes import LayerProbes
 from adarelu_sweep.training.schedule import learning_rate
 from adarelu_sweep.training.settings import TrialSettings
-from adarelu_sweep.training.streams import batch_order, generator, seed_network_noise
+from adarelu_sweep.training.streams import (
+    batch_order,
+    digest,
+    generator,
+    seed_network_noise,
+    validation_split,
+)
 
 
 class StopRequestedError(Exception):
@@ -43,12 +54,17 @@ class Trial:
     Restores the last checkpoint in ``folder`` if there is one. The same settings give the same
     numbers to the last bit, however often the trial is interrupted, on the CPU of one machine with
     one number of threads.
+
+    Attributes:
+        pairing: Digests of what trials that differ only in the activation share: the initial
+            weights, the first epoch's batch order and augmentation draws, the validation split.
     """
 
     def __init__(self, settings: TrialSettings, dataset: ResidentDataset, folder: Path) -> None:
         self.settings = settings
-        self.dataset = dataset
         self.folder = folder
+        self.pairing: dict[str, str] = {}
+        self.dataset = self._with_validation(dataset)
         training = settings.training
         self.precision = Precision.of(training)
         self.network: nn.Module = build_network(
@@ -58,9 +74,27 @@ class Trial:
             dataset.num_classes,
             generator(settings.seed, "initial weights"),
         ).to(dataset.device)
+        self._note_pairing()
+        self._layers = activation_layers(self.network)
+        self._probes = LayerProbes(self._layers if training.probes else {})
         self.network.to(memory_format=self.precision.memory_format)
         self.optimizer = build_optimizer(training.optimizer, self.network.parameters())
         self.history: History = load_checkpoint(folder, self.network, self.optimizer)
+
+    def _with_validation(self, dataset: ResidentDataset) -> ResidentDataset:
+        fraction = self.settings.validation_fraction
+        if fraction is None:
+            return dataset
+        held_out = validation_split(self.settings.seed, dataset.size("train"), fraction)
+        self.pairing["validation_split"] = digest(held_out)
+        return dataset.hold_out(held_out)
+
+    def _note_pairing(self) -> None:
+        images = self.dataset.size("train")
+        self.pairing["initial_weights"] = weight_digest(self.network)
+        self.pairing["batch_order"] = digest(batch_order(self.settings.seed, 0, images))
+        if draws := self._augmentation(0):
+            self.pairing["augmentation"] = draws.digest()
 
     def train(self, stop_requested: Callable[[], bool]) -> Iterator[EpochRecord]:
         """Train epoch by epoch to the outcome, yielding each record once its checkpoint is whole.
@@ -71,16 +105,24 @@ class Trial:
         while self.history.outcome is None:
             epoch = len(self.history.epochs)
             sums = self._train_epoch(epoch, stop_requested)
-            test = self._evaluate()
-            self.history.epochs.append(self._record(epoch, sums, test))
-            if not (isfinite(sums.loss) and isfinite(test.loss)):
+            measured = self._evaluate()
+            if not (isfinite(sums.loss) and isfinite(measured.loss)):
                 self.history.outcome = "diverged"
             elif epoch + 1 == epochs:
                 self.history.outcome = "complete"
+            self.history.epochs.append(self._record(epoch, sums, measured))
             if self.history.outcome:
-                self._keep_results(test)
-            save_checkpoint(self.folder, self.network, self.optimizer, self.history)
+                self._keep_results(measured)
+            self._save()
             yield self.history.epochs[-1]
+
+    def prune(self) -> None:
+        """End the trial after the epochs it has: its outcome is "pruned"."""
+        self.history.outcome = "pruned"
+        self._save()
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder, self.network, self.optimizer, self.history)
 
     def _train_epoch(self, epoch: int, stop_requested: Callable[[], bool]) -> _TrainingSums:
         training, seed, device = self.settings.training, self.settings.seed, self.dataset.device
@@ -88,24 +130,35 @@ class Trial:
         self._set_learning_rate(epoch)
         seed_network_noise(seed, epoch)
         order = batch_order(seed, epoch, images).to(device)
+        augment = self._augmentation(epoch)
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         self.network.train()
         start = time.perf_counter()
-        for indices in torch.split(order, training.batch_size):
-            if stop_requested():
-                raise StopRequestedError
-            loss, hits = self._step(indices)
-            loss_sum += loss * len(indices)
-            correct += hits
+        with self._probes.training():
+            for indices in torch.split(order, training.batch_size):
+                if stop_requested():
+                    raise StopRequestedError
+                loss, hits = self._step(indices, augment)
+                loss_sum += loss * len(indices)
+                correct += hits
         # The first reading waits for the device, so the time is that of the work.
         mean_loss = loss_sum.item() / images
         seconds = time.perf_counter() - start
         return _TrainingSums(mean_loss, 100 * int(correct.item()) / images, seconds)
 
-    def _step(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _augmentation(self, epoch: int) -> Augmentation | None:
+        return augmentation(
+            self.settings.training.augmentation,
+            self.settings.seed,
+            epoch,
+            self.dataset.size("train"),
+            self.dataset.device,
+        )
+
+    def _step(self, indices: Tensor, augment: Augmentation | None) -> tuple[Tensor, Tensor]:
         """Do one update; return the batch's mean loss and its hits, still on the device."""
-        images, labels = self.dataset.batch("train", indices, self.precision.memory_format)
+        images, labels = self.dataset.batch("train", indices, self.precision.memory_format, augment)
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast(self.dataset.device):
             logits = self.network(images)
@@ -124,27 +177,45 @@ class Trial:
         return learning_rate(training.schedule, base, epoch, training.epochs)
 
     def _evaluate(self) -> Evaluation:
+        split = self.settings.measured_on
         batch_size = self.settings.training.evaluation_batch_size
-        return evaluate(self.network, self.dataset, "test", batch_size, self.precision)
+        with self._probes.evaluation():
+            return evaluate(self.network, self.dataset, split, batch_size, self.precision)
 
-    def _record(self, epoch: int, sums: _TrainingSums, test: Evaluation) -> EpochRecord:
+    def _record(self, epoch: int, sums: _TrainingSums, measured: Evaluation) -> EpochRecord:
+        split = self.settings.measured_on
         return EpochRecord(
             epoch=epoch + 1,
             timestamp=time.time_ns() // 1_000_000,
             metrics={
                 "train/loss": sums.loss,
                 "train/accuracy": sums.accuracy,
-                "test/loss": test.loss,
-                "test/accuracy": test.accuracy,
+                f"{split}/loss": measured.loss,
+                f"{split}/accuracy": measured.accuracy,
                 "lr": self._learning_rate(epoch),
                 "epoch_seconds": sums.seconds,
                 "images_per_second": self.dataset.size("train") / sums.seconds,
                 **device_metrics(self.dataset.device),
+                **self._accuracy_by_batch_size(measured),
             },
+            probes=self._probes.read(),
         )
 
-    def _keep_results(self, test: Evaluation) -> None:
+    def _accuracy_by_batch_size(self, measured: Evaluation) -> dict[str, float]:
+        """Measure at the end what depends on the size of the batches, if anything does."""
+        layers = self._layers.values()
+        on_test = self.settings.measured_on == "test"
+        if not (self.history.outcome and on_test and is_batch_dependent(layers)):
+            return {}
+        training = self.settings.training
+        known = {training.evaluation_batch_size: measured.accuracy}
+        accuracies = accuracy_by_batch_size(
+            self.network, layers, self.dataset, training.batch_size, self.precision, known
+        )
+        return {f"test/accuracy_batch_{size}": value for size, value in accuracies.items()}
+
+    def _keep_results(self, measured: Evaluation) -> None:
         """Write what is kept of a trial, before the checkpoint says that it is finished."""
-        rows = "\n".join(",".join(map(str, row)) for row in test.confusion.tolist())
+        rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
         write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
         save_model(self.folder, self.network, {"trial": json.dumps(self.settings.flattened())})

@@ -25,9 +25,27 @@ def batch_order(seed: int, epoch: int, images: int) -> Tensor:
     return torch.randperm(images, generator=generator(seed, "batch order", epoch))
 
 
+def validation_split(seed: int, images: int, fraction: float) -> Tensor:
+    """Return which training images are held out: int64 indices in ascending order, on the CPU.
+
+    Their number is the fraction of ``images``, rounded; at least 1, and 1 image is left at least.
+    """
+    count = min(max(round(fraction * images), 1), images - 1)
+    order = torch.randperm(images, generator=generator(seed, "validation split"))
+    return order[:count].sort().values
+
+
 def seed_network_noise(seed: int, epoch: int) -> None:
     """Seed torch's global generators, which layers such as dropout draw from, for one epoch."""
     torch.manual_seed(_stream_seed(seed, "network noise", epoch))
+
+
+def digest(*draws: Tensor) -> str:
+    """Return 16 hex digits that tell whether two trials drew the same."""
+    hashed = hashlib.sha256()
+    for drawn in draws:
+        hashed.update(drawn.cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def _stream_seed(seed: int, *purpose: object) -> int:
