@@ -7,6 +7,7 @@ import re
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from math import isfinite
+from reprlib import repr as repr_short
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -36,7 +37,9 @@ def checked_argument(component: str, name: str, value: object) -> bool | int | f
     if not name.isidentifier():
         raise ValueError(f"{component}: {name!r} cannot be the name of an argument")
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"{component}.{name} = {value!r}: give a number, a string, true or false")
+        raise ValueError(
+            f"{component}.{name} = {repr_short(value)}: give a number, a string, true or false"
+        )
     if isinstance(value, float) and not isfinite(value):
         raise ValueError(f"{component}.{name} = {value}: give a finite number")
     return value

@@ -13,7 +13,7 @@ class Swish(nn.Module):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = nn.Parameter(torch.tensor(beta))
+        self.beta = nn.Parameter(torch.tensor(float(beta)))  # a study file may say 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of a tensor of any shape, element by element."""
