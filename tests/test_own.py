@@ -17,8 +17,13 @@ from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.components import Component, Registry
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.studies.reading import read_study
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.registry import OPTIMIZERS
 from adarelu_sweep.training.rehearsal import Parts, rehearse
@@ -302,3 +307,27 @@ def test_modules_of_the_current_folder_are_found_by_the_installed_command(
     assert elsewhere.returncode == 2
     assert "there is no package 'my_acts'" in elsewhere.stderr
     assert json.loads(command.succeed("list", "--json")) == []
+
+
+def test_a_resume_where_the_code_is_gone_fails_no_trial(command: Command, tmp_path: Path) -> None:
+    own = "matrix.activation={name='tests:Swish', beta=2.0}"
+    study = read_study(EXAMPLE / "study.toml", ["matrix.network=vgg16", own])
+    text = study.model_dump_json().replace("tests:Swish", "gone.module:Swish")
+    home = Home(command.home)
+    home.create()
+    ledger = Ledger(home.optuna_db)
+    ledger.create(
+        StudyRecord(
+            uid="0" * 32,
+            study=Study.model_validate_json(text),
+            source="",
+            created="2026-01-01T00:00:00+00:00",
+            version="1",
+        )
+    )
+    ledger.close()
+    done = command.run("resume", "own")
+    assert done.returncode == 2
+    assert "there is no package 'gone': install it" in done.stderr
+    [state] = command.json("list", "--json")
+    assert state["failed"] == 0
