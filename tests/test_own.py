@@ -329,5 +329,6 @@ def test_a_resume_where_the_code_is_gone_fails_no_trial(command: Command, tmp_pa
     done = command.run("resume", "own")
     assert done.returncode == 2
     assert "there is no package 'gone': install it" in done.stderr
-    [state] = command.json("list", "--json")
-    assert state["failed"] == 0
+    ledger = Ledger(home.optuna_db)
+    assert ledger.open("own").trials() == []
+    ledger.close()
