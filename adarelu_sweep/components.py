@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from importlib import import_module
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from adarelu_sweep import external
 
 Scalar = bool | int | float | str
 
@@ -19,7 +21,8 @@ Scalar = bool | int | float | str
 class Component(BaseModel):
     """A named part with all its arguments resolved, defaults included.
 
-    ``label`` is what people read: the name, and in brackets the arguments that are not the default.
+    ``label`` is what people read: the name, and in brackets the arguments that are not the default
+    (of a component that is not built in: those that were given).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,12 +57,16 @@ class Entry:
 class Registry:
     """The known names of one kind of component.
 
+    With an entry point ``group``, components need not be built in: ``package.module:Name`` and the
+    names that installed packages offer in the group are known too. A built-in name comes first.
+
     ``resolve`` raises ValueError with one clear line; pydantic turns it into a located message.
     """
 
-    def __init__(self, kind: str, entries: Iterable[Entry]) -> None:
+    def __init__(self, kind: str, entries: Iterable[Entry], group: str | None = None) -> None:
         self.kind = kind
         self._entries = {entry.name: entry for entry in entries}
+        self._group = group
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
@@ -68,15 +75,8 @@ class Registry:
         return name in self._entries
 
     def names(self) -> list[str]:
-        """Return the known names, in the order of the registry."""
+        """Return the built-in names, in the order of the registry."""
         return list(self._entries)
-
-    def entry(self, name: str) -> Entry:
-        """Return the entry of that name, or raise ValueError with the nearest known one."""
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise ValueError(unknown(self.kind, name, self._entries)) from None
 
     def resolve(self, given: Any) -> Component:
         """Turn a name, or a table ``{name = …, ARGUMENT = …}``, into a component."""
@@ -88,26 +88,29 @@ class Registry:
             raise ValueError(f"which {self.kind} is not said: give its name, as in {example}")
         if not isinstance(table, Mapping) or not isinstance(table["name"], str):
             raise ValueError(f"{shorten(given)} is not a name or a table like {example}")
-        entry = self.entry(table["name"])
-        arguments = {name: argument.default for name, argument in entry.arguments.items()}
-        for name, value in table.items():
-            if name == "name":
-                continue
-            if name not in entry.arguments:
-                raise ValueError(unknown(f"argument of {entry.name}", name, entry.arguments))
-            arguments[name] = _checked(entry, name, value)
-        changed = [
-            f"{name}={_shown(value)}"
-            for name, value in arguments.items()
-            if value != entry.arguments[name].default
-        ]
-        label = f"{entry.name}({','.join(changed)})" if changed else entry.name
-        return Component(name=entry.name, arguments=arguments, label=label)
+        name = table["name"]
+        arguments = {key: value for key, value in table.items() if key != "name"}
+        if name in self._entries:
+            return _built_in(self._entries[name], arguments)
+        self._find(name)
+        checked = {key: external.checked_argument(name, key, arguments[key]) for key in arguments}
+        in_order = dict(sorted(checked.items()))  # the same arguments are the same component
+        return Component(name=name, arguments=in_order, label=_label(name, in_order))
 
     def load(self, component: Component) -> Any:
         """Import what the component's name stands for."""
-        module, _, attribute = self.entry(component.name).target.partition(":")
-        return getattr(import_module(module), attribute)
+        if component.name in self._entries:
+            target = self._entries[component.name].target
+            return EntryPoint(component.name, target, self._group or "").load()
+        return self._find(component.name).load()
+
+    def _find(self, name: str) -> EntryPoint:
+        """Return where a component is that is not built in; ValueError if it is nowhere."""
+        found = external.find(self.kind, self._group, name) if self._group else None
+        if found is None:
+            offered = external.offered(self._group) if self._group else []
+            raise ValueError(unknown(self.kind, name, [*self._entries, *offered]))
+        return found
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -132,6 +135,18 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:
     return TypeAdapter(type_, config=ConfigDict(allow_inf_nan=False))
 
 
+def _built_in(entry: Entry, given: Mapping[str, Any]) -> Component:
+    arguments = {name: argument.default for name, argument in entry.arguments.items()}
+    for name, value in given.items():
+        if name not in entry.arguments:
+            raise ValueError(unknown(f"argument of {entry.name}", name, entry.arguments))
+        arguments[name] = _checked(entry, name, value)
+    changed = {
+        name: value for name, value in arguments.items() if value != entry.arguments[name].default
+    }
+    return Component(name=entry.name, arguments=arguments, label=_label(entry.name, changed))
+
+
 def _checked(entry: Entry, name: str, value: Any) -> Scalar:
     try:
         checked: Scalar = _adapter(entry.arguments[name].type).validate_python(value, strict=True)
@@ -140,6 +155,11 @@ def _checked(entry: Entry, name: str, value: Any) -> Scalar:
         said = f"{message[0].lower()}{message[1:]}"
         raise ValueError(f"{entry.name}.{name} = {shorten(value)}: {said}") from None
     return checked
+
+
+def _label(name: str, arguments: Mapping[str, Scalar]) -> str:
+    shown = ",".join(f"{key}={_shown(value)}" for key, value in arguments.items())
+    return f"{name}({shown})" if shown else name
 
 
 def _shown(value: Scalar) -> str:

@@ -530,7 +530,8 @@ def test_the_optimizer_follows_the_schedule(tmp_path: Path, name: str, optimizer
         lambda taken, *_: used.append([group["lr"] for group in taken.param_groups])
     )
     recorded = [record.metrics["lr"] for record in trial.train(never)]
-    assert used == [[lr] for lr in recorded]  # one batch per epoch
+    # One batch per epoch; two groups, of which the second are the PReLUs' slopes.
+    assert used == [[lr, lr] for lr in recorded]
     assert recorded == pytest.approx([expected(epoch) for epoch in range(5)], rel=1e-12)
 
 
@@ -705,7 +706,10 @@ def test_the_numbers_are_those_of_plain_pytorch(
         network, activation, optimizer, epochs=1, train_limit=128, test_limit=64, batch_size=48
     )
     plain = begin(settings, tmp_path / "initial").network
-    expected = plain_first_epoch(settings, plain, PLAIN_OPTIMIZERS[optimizer](plain.parameters()))
+    slopes = [p for m in plain.modules() if isinstance(m, nn.PReLU) for p in m.parameters()]
+    others = [p for p in plain.parameters() if all(p is not slope for slope in slopes)]
+    groups = [{"params": others}, {"params": slopes, "weight_decay": 0}]
+    expected = plain_first_epoch(settings, plain, PLAIN_OPTIMIZERS[optimizer](groups))
     [record] = train(settings, tmp_path / "trial").history.epochs
     got = {name: record.metrics[name] for name in expected}
     assert got == pytest.approx(expected, rel=1e-6)

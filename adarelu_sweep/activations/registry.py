@@ -1,4 +1,7 @@
-"""The activations by name, without importing torch."""
+"""The activations by name, without importing torch.
+
+A package offers its own in the entry point group that the registry names.
+"""
 
 from typing import Annotated, Literal
 
@@ -47,4 +50,5 @@ ACTIVATIONS = Registry(
             {"theta": Argument(Finite, 0.0)},
         ),
     ],
+    group="adarelu_sweep.activations",
 )

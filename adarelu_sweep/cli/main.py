@@ -54,6 +54,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
+    if not sys.flags.safe_path:
+        # Users' components in the current folder are found, as a worker's `python -m` finds them.
+        # At the end, so that nothing there takes the place of a library.
+        sys.path.append("")
     try:
         code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
     except UserError as error:

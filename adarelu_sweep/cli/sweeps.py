@@ -101,10 +101,13 @@ def validate_command(
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
     from adarelu_sweep.supervising.outline import outline
+    from adarelu_sweep.supervising.rehearsing import rehearse
 
     study = read_study(study_file, overrides)
     data_folder = Home.locate(home).data_folder(data_dir)
-    click.echo(outline(study, data_folder, gpus, workers))
+    plan = outline(study, data_folder, gpus, workers)
+    rehearse(study, data_folder)
+    click.echo(plan)
 
 
 def _console() -> "Console":

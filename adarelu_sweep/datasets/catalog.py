@@ -24,6 +24,8 @@ class BuiltIn:
     folder: str = ""  # torchvision's place for its files, below the data folder
     batches: Mapping[str, int] = field(default_factory=dict)  # CIFAR's files, images in each
     archive: str = ""  # the file that torchvision downloads and unpacks to the batches
+    channels: int = 1
+    num_classes: int = 10
 
 
 BUILT_IN = {
@@ -41,6 +43,7 @@ BUILT_IN = {
             {f"data_batch_{i}": 10000 for i in range(1, 6)}
             | {"test_batch": 10000, "batches.meta": 0},
             "cifar-10-python.tar.gz",
+            channels=3,
         ),
         BuiltIn(
             "cifar100",
@@ -50,6 +53,8 @@ BUILT_IN = {
             "cifar-100-python",
             {"train": 50000, "test": 10000, "meta": 0},
             "cifar-100-python.tar.gz",
+            channels=3,
+            num_classes=100,
         ),
     )
 }

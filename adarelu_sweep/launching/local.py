@@ -33,7 +33,7 @@ class LocalWorker(Worker):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
-                env=_environment(slot),
+                env=environment(slot),
                 # Out of the terminal's process group: Ctrl-C is the supervisor's to handle.
                 start_new_session=True,
             )
@@ -102,7 +102,7 @@ class LocalLauncher(Launcher):
         self._workers.clear()
 
 
-def _environment(slot: Slot) -> dict[str, str]:
+def environment(slot: Slot) -> dict[str, str]:
     """Return a worker's environment: its own GPU or no GPU, its threads, and no credentials."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_WITHHELD)}
     own = {

@@ -1,4 +1,7 @@
-"""The networks by name, without importing torch."""
+"""The networks by name, without importing torch.
+
+A package offers its own in the entry point group that the registry names.
+"""
 
 from typing import Annotated
 
@@ -30,4 +33,5 @@ NETWORKS = Registry(
             {"width": Argument(Width, 1.0)},
         ),
     ],
+    group="adarelu_sweep.networks",
 )

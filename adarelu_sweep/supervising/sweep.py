@@ -24,6 +24,7 @@ from adarelu_sweep.supervising.display import make_display
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.address import (
@@ -94,6 +95,7 @@ def launch(
         require_answer(tracking_uri)
     data_folder = home.data_folder(machine.data_folder)
     require_data(study, data_folder, console)
+    rehearse(study, data_folder)
     record = StudyRecord(
         uid=uuid.uuid4().hex,
         study=study,
@@ -130,6 +132,7 @@ def resume(
         remembered = Path(record.data_folder) if record.data_folder else None
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
+        rehearse(record.study, data_folder)
         run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
         return study_ledger, run
 

@@ -55,7 +55,11 @@ def save_model(folder: Path, network: nn.Module, metadata: dict[str, str]) -> No
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies, because safetensors takes no two names for one tensor, as a shared module has.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     write_atomically(path, save(plain, metadata))
 
 

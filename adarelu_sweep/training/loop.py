@@ -78,7 +78,7 @@ class Trial:
         self._layers = activation_layers(self.network)
         self._probes = LayerProbes(self._layers if training.probes else {})
         self.network.to(memory_format=self.precision.memory_format)
-        self.optimizer = build_optimizer(training.optimizer, self.network.parameters())
+        self.optimizer = build_optimizer(training.optimizer, self.network)
         self.history: History = load_checkpoint(folder, self.network, self.optimizer)
 
     def _with_validation(self, dataset: ResidentDataset) -> ResidentDataset:

@@ -73,29 +73,34 @@ class _Activity:
     """Which units of a layer were ever active, and how many outputs of the first batch were 0."""
 
     def __init__(self) -> None:
-        self._peak: Tensor | None = None  # the largest magnitude of every unit so far
+        # The largest magnitude of every unit so far, by the shape of the output for an image: a
+        # module that stands in several places may see several.
+        self._peaks: dict[torch.Size, Tensor] = {}
         self._active_in_first: Tensor | None = None
         self._outputs_of_first = 0
 
     def watch(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         # In the order of memory, largest stride first: several times faster than a reduction over
-        # channels_last as it stands.
+        # channels_last as it stands. Which order that is may change where a size is 1.
         strides = output.stride()
         others = sorted(range(1, output.dim()), key=lambda axis: -strides[axis])
-        peak = output.detach().permute(0, *others).abs().amax(0)
-        if self._peak is None:
+        reduced = output.detach().permute(0, *others).abs().amax(0)
+        peak = reduced.permute([others.index(axis) for axis in range(1, output.dim())])
+        if self._active_in_first is None:
             self._active_in_first = torch.count_nonzero(output)
             self._outputs_of_first = output.numel()
-            self._peak = peak
+        if peak.shape in self._peaks:
+            known = self._peaks[peak.shape]
+            torch.maximum(known, peak, out=known)
         else:
-            torch.maximum(self._peak, peak, out=self._peak)
+            self._peaks[peak.shape] = peak
 
     def quantities(self) -> dict[str, float]:
-        if self._peak is None or self._active_in_first is None:
+        if self._active_in_first is None:
             return {}
-        dead = int((self._peak == 0).sum())
+        dead = sum(int((peak == 0).sum()) for peak in self._peaks.values())
         return {
-            "dead_fraction": dead / self._peak.numel(),
+            "dead_fraction": dead / sum(peak.numel() for peak in self._peaks.values()),
             "sparsity": 1 - int(self._active_in_first) / self._outputs_of_first,
         }
 

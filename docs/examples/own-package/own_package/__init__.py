@@ -1,0 +1,1 @@
+"""An activation and a network for adarelu-sweep."""
