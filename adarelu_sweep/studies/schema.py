@@ -104,6 +104,8 @@ class Study(Settings):
     def _can_be_searched(self) -> Self:
         if self.search is not None:
             self.search.check([arm.settings(self, self.matrix.seeds[0]) for arm in self.arms()])
+            if self.data.train_limit == 1:
+                raise ValueError("data.train_limit: one image cannot be split: give 2 or more")
             if again := set(self.confirm_seeds()) & set(self.matrix.seeds):
                 raise ValueError(
                     f"search.confirm_seeds: {min(again)} is a seed of the search too: what is "

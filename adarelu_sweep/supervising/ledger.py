@@ -300,9 +300,11 @@ class ArmBook(Book):
         return pruner.prune(study, self._storage.get_trial(trial._trial_id))
 
     def _study(self, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
-        return optuna.load_study(
+        study = optuna.load_study(
             study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner
         )
+        study.get_trials(deepcopy=False)  # its cache knows only the trials that it has read
+        return study
 
 
 @dataclass(frozen=True)
