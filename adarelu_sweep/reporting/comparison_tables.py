@@ -12,7 +12,7 @@ from adarelu_sweep.reporting.evidence import (
 )
 from adarelu_sweep.reporting.ranks import Ranking
 from adarelu_sweep.reporting.results import Arm
-from adarelu_sweep.reporting.statistics import Comparison
+from adarelu_sweep.reporting.statistics import COVERAGE_NOTE, Comparison
 from adarelu_sweep.reporting.table import (
     ARM,
     NOTHING,
@@ -75,7 +75,8 @@ def comparison_table(evidence: Evidence) -> Table:
             "BCa bootstrap. p: two-sided sign-flip permutation test; Holm p: corrected for the "
             "comparisons of the same data set and network. P(win): share of seeds that win, ties "
             "half. Detectable: the smallest true difference that so many seeds find 4 times in 5 "
-            "at the level that Holm's first step uses."
+            "at the level that Holm's first step uses.",
+            COVERAGE_NOTE,
         ],
     )
 
@@ -138,16 +139,17 @@ def ranks_table(evidence: Evidence) -> Table | None:
     ranking = evidence.ranking
     if not isinstance(ranking, Ranking):
         return None
-    order = sorted(ranking.treatments, key=lambda label: ranking.average_ranks[label])
+    dropped = ranking.dropped
     return Table(
         "ranks",
         "Average ranks over data sets and networks",
         [Column("activation", False), Column("average rank")],
-        [[label, fixed(ranking.average_ranks[label])] for label in order],
+        [[label, fixed(ranking.average_ranks[label])] for label in ranking.treatments],
         [
             f"Rank 1 is the highest mean accuracy; over {ranking.blocks} combinations of data set "
             f"and network. Friedman test: p {probability(ranking.friedman_p)}. Nemenyi test at "
-            f"5 %: ranks differ if they are {fixed(ranking.critical_difference)} or more apart."
+            f"5 %: ranks differ if they are more than {fixed(ranking.critical_difference)} apart."
+            + (f" Not ranked, for want of results: {', '.join(dropped)}." if dropped else "")
         ],
     )
 

@@ -59,7 +59,7 @@ def _arm(evidence: ArmEvidence, threshold: float | None) -> dict[str, Any]:
             "epoch_to_epoch_deviation": _measured(evidence.deviation),
             "loss_area": _measured(evidence.loss_area),
             "spread": evidence.spread,
-            "spread_ratio": evidence.spread_ratio,
+            "spread_ratio": evidence.spread_ratio._asdict() if evidence.spread_ratio else None,
         },
         "paper_accuracy": paper_accuracy(arm.settings),
         "standard_accuracy": standard_accuracy(arm.settings),

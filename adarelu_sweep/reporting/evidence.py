@@ -10,7 +10,9 @@ from functools import lru_cache
 from statistics import fmean
 
 from adarelu_sweep.reporting.convergence import (
+    SpreadRatio,
     epoch_to_epoch_deviation,
+    epochs_or_more,
     epochs_to_threshold,
     loss_area,
     spread,
@@ -44,8 +46,7 @@ class ArmEvidence:
     accuracy: Measured
     """Test accuracy at the last epoch, percent."""
     epochs_to_threshold: Measured
-    """Epochs until the test accuracy reaches the block's threshold; where it never does, one more
-    than were planned, which is a lower bound."""
+    """Epochs until the test accuracy reaches the block's threshold (see ``epochs_or_more``)."""
     reached: int
     """How many seeds reached it."""
     deviation: Measured
@@ -54,8 +55,8 @@ class ArmEvidence:
     """Mean height of the training loss over the epochs, nats."""
     spread: list[float]
     """Deviation of the test accuracy over the seeds at every epoch, percentage points."""
-    spread_ratio: tuple[float | None, float | None, float | None, float | None] | None
-    """Mean spread relative to the baseline's, its 95 % interval, and p; None for the baseline."""
+    spread_ratio: SpreadRatio | None
+    """Spread relative to the baseline's; None for the baseline itself."""
 
     @property
     def activation(self) -> str:
@@ -110,13 +111,11 @@ def _weigh(block: Block, results: Results) -> BlockEvidence:
         return _measure(block.arms, results.baseline, values)
 
     def converged(arm: Arm) -> BySeed:
-        """One that never gets there counts with the planned epochs, diverged early or not."""
-        late = arm.settings.training.epochs + 1
+        planned = arm.settings.training.epochs
+        curves = {} if threshold is None else arm.curves("test/accuracy")
         return {
-            seed: late if (epoch := _reached(curve, threshold)) is None else epoch
-            for seed, curve in (
-                arm.curves("test/accuracy") if threshold is not None else {}
-            ).items()
+            seed: epochs_or_more(_reached(curve, threshold), planned)
+            for seed, curve in curves.items()
         }
 
     accuracy = measure(Arm.accuracies)

@@ -96,18 +96,23 @@ def draw_spread(blocks: list[BlockEvidence], palette: Palette) -> Figure:
 
 def draw_ranks(ranking: Ranking, palette: Palette) -> Figure:
     """Average ranks; a bar joins what the Nemenyi test cannot tell apart (Demsar, 2006)."""
+    from pandas import DataFrame
     from scikit_posthocs import critical_difference_diagram
 
-    figure = new_figure("Average ranks: joined by a bar where no difference is shown", 7.5, 2.8)
+    # High enough for the bar of the critical difference to lie above the axis's numbers.
+    height = 1.4 + 0.62 * (len(ranking.treatments) / 2 + 3)
+    title = "Average ranks: joined by a bar where no difference is shown"
+    figure = new_figure(title, 7.5, height)
     axes = figure.subplots()
     critical_difference_diagram(
-        dict(ranking.average_ranks),
-        ranking.p_values,
+        ranking.average_ranks,
+        DataFrame(ranking.p_values),
         cd=ranking.critical_difference,
         ax=axes,
         color_palette={label: palette.colour(label) for label in ranking.treatments},
         label_fmt_left="{label} ({rank:.2f}) ",
         label_fmt_right=" ({rank:.2f}) {label}",
+        crossbar_props={"color": "0.35"},
     )
     return figure
 
