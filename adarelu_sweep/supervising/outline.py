@@ -4,13 +4,14 @@ from math import ceil
 from pathlib import Path
 
 from adarelu_sweep.datasets.sources import check
+from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 
 
 def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | None) -> str:
-    """Return the plan of a study on this machine: arms, trials, epochs, data, slots."""
+    """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots."""
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
     slots = make_slots(chosen, workers, available_cores())
@@ -25,6 +26,8 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
         f"  training     batch size {training.batch_size}, {training.optimizer.label}, "
         f"schedule {training.schedule.label}, {training.precision}",
     ]
+    shown = power_lines(len(matrix.seeds), len(matrix.activation) - 1)
+    lines += [f"  power        {line}" for line in shown]
     for name in matrix.dataset:
         status = check(name, data_folder)
         train, test = status.limited(study.data.train_limit, study.data.test_limit)
