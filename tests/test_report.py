@@ -33,6 +33,7 @@ from adarelu_sweep.reporting.context_tables import protocol_table, published_tab
 from adarelu_sweep.reporting.document import as_json
 from adarelu_sweep.reporting.evidence import weigh
 from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_summary, as_table
+from adarelu_sweep.reporting.illustrations import illustrations
 from adarelu_sweep.reporting.page import as_html
 from adarelu_sweep.reporting.report import write_report
 from adarelu_sweep.reporting.results import (
@@ -583,14 +584,14 @@ def test_ranks_are_refused_in_a_sentence_or_shown() -> None:
     assert section.tables == []
     assert section.text == [weigh(few).ranking]
     network = [{"name": "vgg16_bn", "width": width} for width in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    many = make_results(
-        make_study(
-            network=[*network, "resnet18", "vgg16"], seeds=3, activation=["relu", "elu", "gelu"]
-        )
-    )
+    activation = ["relu", "elu", "gelu"]
+    many = make_results(make_study(network=network, seeds=1, activation=activation))
     (section,) = [s for s in sections(weigh(many)) if s.key == "ranks"]
     assert section.text == []
     assert section.tables[0].rows[0][0] == "relu"
+    (figure,) = [i.draw() for i in illustrations(weigh(many)) if i.section == "ranks"]
+    drawn = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(label in drawn for label in ["CD = 1.5", *activation])
 
 
 # How tables are written
