@@ -1,5 +1,6 @@
 """``launch``, ``resume`` and ``validate``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def launch_command(
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
     machine = Machine(gpus, workers, data_dir)
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, _tables, _console())
+    tables = partial(_tables, here)
+    ledger, ending = launch(study, source, here, machine, tracking_uri or None, tables, _console())
     _conclude(ctx, ledger, ending, here)
 
 
@@ -78,7 +80,7 @@ def resume_command(
 
     here = Home.locate(home)
     machine = Machine(gpus, workers, data_dir)
-    ledger, ending = resume(name, here, machine, _tables, _console())
+    ledger, ending = resume(name, here, machine, partial(_tables, here), _console())
     _conclude(ctx, ledger, ending, here)
 
 
@@ -116,12 +118,13 @@ def _console() -> "Console":
     return Console(stderr=True)
 
 
-def _tables(ledger: "StudyLedger") -> dict[str, str]:
+def _tables(home: "Home", ledger: "StudyLedger") -> dict[str, str]:
     """Return the files of the parent run's report."""
-    from adarelu_sweep.reporting.formats import as_csv, as_json, as_markdown
+    from adarelu_sweep.reporting.document import as_json
+    from adarelu_sweep.reporting.formats import as_csv, as_markdown
     from adarelu_sweep.reporting.results import collect
 
-    results = collect(ledger)
+    results = collect(ledger, home)
     return {
         "report.md": as_markdown(results),
         "report.csv": as_csv(results),
@@ -140,7 +143,7 @@ def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home:
     if ending.state == "interrupted":
         click.echo(f"Interrupted. Go on with: adarelu-sweep resume {name}", err=True)
         ctx.exit(128 + (ending.signal or 2))
-    click.echo(as_table(collect(ledger)), nl=False)
+    click.echo(as_table(collect(ledger, home)), nl=False)
     server = find_server(home)
     if record.tracking_uri:
         click.echo(f"Browse it at {record.tracking_uri}, experiment {name!r}.")

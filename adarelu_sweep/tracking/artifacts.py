@@ -3,16 +3,14 @@
 import csv
 import json
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from adarelu_sweep.drawing import DRAWING
 from adarelu_sweep.tracking.snapshot import TrialSnapshot
 from adarelu_sweep.training.history import CONFUSION_MATRIX, TRACEBACK, History
-
-_DRAWING = Lock()  # matplotlib's font and text caches are not made for several threads
 
 
 def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
@@ -26,7 +24,7 @@ def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
         return
     _write_history(history, folder / "history.csv")
     confusion = snapshot.folder / CONFUSION_MATRIX
-    with _DRAWING:
+    with DRAWING:
         title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
         if note := snapshot.settings.data.subset_note():
             title += f"\n{note}"
