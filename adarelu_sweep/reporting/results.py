@@ -1,6 +1,5 @@
 """The results of a study: its finished trials from the ledger, their histories from the home."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
@@ -8,12 +7,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from optuna.trial import TrialState
+
 from adarelu_sweep.components import Scalar, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
-from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import Counts, StudyLedger, TrialResult
+from adarelu_sweep.supervising.ledger import (
+    ArmBook,
+    Counts,
+    LedgerTrial,
+    StudyLedger,
+    TrialResult,
+)
+from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
 from adarelu_sweep.training.history import History
 from adarelu_sweep.training.settings import TrialSettings
@@ -225,25 +232,17 @@ def collect(
     """
     study = ledger.record.study
     here = state_of(ledger, home)
-    trials = {trial.cell: trial for trial in ledger.trials() if trial.result}
-    wanted: dict[str, TrialSettings] = {}
-    planned: Counter[str] = Counter()
-    finished: dict[str, list[SeedResult]] = {}
-    for cell in cells(study):
-        arm = cell.settings.arm
-        wanted.setdefault(arm, cell.settings)
-        planned[arm] += 1
-        found = finished.setdefault(arm, [])
-        if (trial := trials.get(cell.key)) and trial.result:
-            folder = home.trial_folder(study.name, trial.number)
-            history = _history(folder, trial.result.epochs)
-            found.append(
-                SeedResult(cell.settings.seed, trial.result, trial.number, folder, history)
-            )
-    arms = [
-        Arm(settings, planned[arm], sorted(finished[arm], key=lambda trial: trial.seed))
-        for arm, settings in wanted.items()
-    ]
+    trials = {trial.cell: trial for trial in ledger.trials()}
+    arms = []
+    for arm in study.arms():
+        base = arm.settings(study, study.seeds()[0])
+        found = [
+            SeedResult(seed, trial.result, trial.number, folder, _history(folder, trial.result))
+            for seed in sorted(study.seeds())
+            if (trial := trials.get(f"{arm.label}/{seed}")) and trial.result
+            for folder in [home.trial_folder(study.name, trial.number)]
+        ]
+        arms.append(Arm(base, len(study.seeds()), found))
     return Results(
         study=study,
         state=state or here.state,
@@ -251,6 +250,33 @@ def collect(
         arms=arms,
         baseline=choose_baseline([arm.activation for arm in arms], baseline),
         threshold=threshold,
+        searches=[_search(study, book) for book in ledger.searches()],
+    )
+
+
+def _search(study: Study, book: ArmBook) -> ArmSearch:
+    search = Searching(study, book)
+    trials = book.trials()
+    shown = {trial.number: _search_trial(trial) for trial in trials}
+    best = search.best(trials)
+    return ArmSearch(
+        dataset=book.arm.dataset,
+        network=book.arm.network.label,
+        activation=book.arm.activation.label,
+        planned=search.budget,
+        trials=list(shown.values()),
+        best=shown[best.number] if best else None,
+    )
+
+
+def _search_trial(trial: LedgerTrial) -> SearchTrial:
+    result = trial.result
+    return SearchTrial(
+        number=trial.number,
+        params=trial.params,
+        accuracy=result.accuracy if result else None,
+        state="failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
+        epochs=result.epochs if result else 0,
     )
 
 
@@ -264,10 +290,10 @@ def choose_baseline(activations: list[str], given: str | None) -> str:
     return given
 
 
-def _history(folder: Path, epochs: int) -> History:
+def _history(folder: Path, result: TrialResult) -> History:
     """Read a finished trial's history; empty unless it is there, readable and whole."""
     try:
         history = History.read(folder)
     except (OSError, ValueError, KeyError):
         return History()
-    return history if len(history.epochs) == epochs else History()
+    return history if len(history.epochs) == result.epochs else History()

@@ -120,6 +120,10 @@ class Study(Settings):
                 for activation in self.matrix.activation:
                     yield Arm(dataset, network, activation)
 
+    def seeds(self) -> list[int]:
+        """Return the seeds of the trials that are reported: a search's are those of its end."""
+        return self.confirm_seeds() if self.search else self.matrix.seeds
+
     def confirm_seeds(self) -> list[int]:
         """Return the seeds with which a search's best settings are trained again."""
         assert self.search is not None

@@ -17,7 +17,7 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
     chosen, warnings = choose_gpus(gpus)
     slots = make_slots(chosen, workers, available_cores())
     arms = len(list(study.arms()))
-    seeds = study.confirm_seeds() if study.search else matrix.seeds
+    seeds = study.seeds()
     trials = arms * (len(seeds) + (study.search.trials if study.search else 0))
     lines = [
         f"{study.name}: {_count(trials, 'trial')} of {_count(training.epochs, 'epoch')}, "
