@@ -7,7 +7,7 @@ from typing import Any
 
 from adarelu_sweep.reporting.results import Arm, Results, SeedResult
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import Counts, TrialResult
+from adarelu_sweep.supervising.trials import Counts, TrialResult
 from adarelu_sweep.training.history import EpochRecord, History
 from adarelu_sweep.training.settings import TrialSettings
 

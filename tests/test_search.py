@@ -17,7 +17,8 @@ from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda, Job
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger, TrialResult
+from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import History
 from tests.sweeps import Command
 

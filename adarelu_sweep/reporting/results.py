@@ -13,15 +13,11 @@ from adarelu_sweep.components import Scalar, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import (
-    ArmBook,
-    Counts,
-    LedgerTrial,
-    StudyLedger,
-    TrialResult,
-)
+from adarelu_sweep.supervising.books import ArmBook
+from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
+from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
 from adarelu_sweep.training.history import History
 from adarelu_sweep.training.settings import TrialSettings
 

@@ -23,7 +23,8 @@ from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Dimension, with_params
-from adarelu_sweep.supervising.ledger import ArmBook, LedgerTrial
+from adarelu_sweep.supervising.books import ArmBook
+from adarelu_sweep.supervising.trials import LedgerTrial
 from adarelu_sweep.training.settings import TrialSettings
 
 

@@ -37,7 +37,7 @@ from adarelu_sweep.launching.messages import (
 )
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.ledger import LedgerTrial, TrialResult
+from adarelu_sweep.supervising.trials import LedgerTrial, TrialResult
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
