@@ -174,6 +174,8 @@ class Results:
     threshold: float | None = None
     """Test accuracy, percent, that counts as converged; None for a share of the baseline's."""
     searches: list[ArmSearch] = field(default_factory=list)
+    in_haste: bool = False
+    """Whether the histories were not read, because somebody waits."""
 
     @property
     def name(self) -> str:
@@ -216,12 +218,14 @@ def collect(
     baseline: str | None = None,
     threshold: float | None = None,
     state: State | None = None,
+    in_haste: bool = False,
 ) -> Results:
     """Collect the results of the finished trials, arm by arm in the order of the study file.
 
     The baseline is ReLU, or the first activation where that is not among them, unless given;
     UserError if none has the given label. ``state`` is what the study's own supervisor knows of
-    it; anybody else leaves it to be found out.
+    it; anybody else leaves it to be found out. ``in_haste`` leaves the histories unread: a report
+    has no convergence, curves and probes then, and takes a fraction of the time.
     """
     study = ledger.record.study
     here = state_of(ledger, home)
@@ -236,7 +240,7 @@ def collect(
         found = finished.setdefault(arm, [])
         if (trial := trials.get(cell.key)) and trial.result:
             folder = home.trial_folder(study.name, trial.number)
-            history = _history(folder, trial.result.epochs)
+            history = History() if in_haste else _history(folder, trial.result.epochs)
             found.append(
                 SeedResult(cell.settings.seed, trial.result, trial.number, folder, history)
             )
@@ -251,6 +255,7 @@ def collect(
         arms=arms,
         baseline=choose_baseline([arm.activation for arm in arms], baseline),
         threshold=threshold,
+        in_haste=in_haste,
     )
 
 
