@@ -227,6 +227,20 @@ def test_a_checkpoint_that_is_gone_or_damaged(copy: Command) -> None:
     assert "The course of 3 finished trials is not known" in printed
 
 
+def test_a_report_in_haste_has_the_same_accuracies(command: Command, tmp_path: Path) -> None:
+    home = Home(command.home)
+    ledger = Ledger.existing(home.optuna_db)
+    hasty = collect(ledger.open("small"), home, in_haste=True)
+    ledger.close()
+    whole = collected(command)
+    assert [arm.accuracies() for arm in hasty.arms] == [arm.accuracies() for arm in whole.arms]
+    assert hasty.without_history == 6
+    assert any("in haste" in words for words in state_words(hasty))
+    write_report(hasty, tmp_path / "out", figures=False)
+    tables = {path.stem for path in (tmp_path / "out" / "tables").iterdir()}
+    assert tables == {"accuracy", "comparisons"}
+
+
 def test_an_earlier_report_is_replaced(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()  # an empty folder is nobody's

@@ -1,7 +1,7 @@
 """The figures of accuracy: curves, differences, spread over seeds, ranks, search."""
 
 from itertools import accumulate
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def draw_curves(block: Block, palette: Palette) -> Figure:
         ):
             for arm in block.arms:
                 curves = arm.curves(f"{split}/{quantity}")
-                _draw_band(axes, curves, palette, arm.activation)
+                _draw_band(axes, curves, palette, arm.activation, quantity)
             axes.set_ylabel(label)
             if quantity == "loss":
                 axes.set_title(title, fontsize=10)
@@ -140,7 +140,11 @@ def draw_search(searches: list[ArmSearch], palette: Palette) -> Figure:
 
 
 def _draw_band(
-    axes: Axes, curves: dict[int, list[float]], palette: Palette, activation: str
+    axes: Axes,
+    curves: dict[int, list[float]],
+    palette: Palette,
+    activation: str,
+    quantity: str,
 ) -> None:
     if not curves:
         return
@@ -149,8 +153,9 @@ def _draw_band(
     epochs = range(1, len(mean) + 1)
     axes.plot(epochs, mean, line, color=colour, label=activation, marker=_marker(len(mean)))
     if deviation:
-        low = [m - d for m, d in zip(mean, deviation, strict=True)]
-        high = [m + d for m, d in zip(mean, deviation, strict=True)]
+        top = 100.0 if quantity == "accuracy" else inf  # no band where no value can be
+        low = [max(m - d, 0.0) for m, d in zip(mean, deviation, strict=True)]
+        high = [min(m + d, top) for m, d in zip(mean, deviation, strict=True)]
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
     if len({len(curve) for curve in curves.values()}) > 1:
         for curve in curves.values():

@@ -177,6 +177,8 @@ class Results:
     threshold: float | None = None
     """Test accuracy, percent, that counts as converged; None for a share of the baseline's."""
     searches: list[ArmSearch] = field(default_factory=list)
+    in_haste: bool = False
+    """Whether the histories were not read, because somebody waits."""
 
     @property
     def name(self) -> str:
@@ -219,26 +221,29 @@ def collect(
     baseline: str | None = None,
     threshold: float | None = None,
     state: State | None = None,
+    in_haste: bool = False,
 ) -> Results:
     """Collect the results of the finished trials, arm by arm in the order of the study file.
 
     The baseline is ReLU, or the first activation where that is not among them, unless given;
     UserError if none has the given label. ``state`` is what the study's own supervisor knows of
-    it; anybody else leaves it to be found out.
+    it; anybody else leaves it to be found out. ``in_haste`` leaves the histories unread: a report
+    has no convergence, curves and probes then, and takes a fraction of the time.
     """
     study = ledger.record.study
     here = state_of(ledger, home)
     trials = {trial.cell: trial for trial in ledger.trials()}
     arms = []
     for arm in study.arms():
-        base = arm.settings(study, study.seeds()[0])
-        found = [
-            SeedResult(seed, trial.result, trial.number, folder, _history(folder, trial.result))
-            for seed in sorted(study.seeds())
-            if (trial := trials.get(f"{arm.label}/{seed}")) and trial.result
-            for folder in [home.trial_folder(study.name, trial.number)]
-        ]
-        arms.append(Arm(base, len(study.seeds()), found))
+        found = []
+        for seed in sorted(study.seeds()):
+            trial = trials.get(f"{arm.label}/{seed}")
+            if trial is not None and trial.result is not None:
+                folder = home.trial_folder(study.name, trial.number)
+                history = History() if in_haste else _history(folder, trial.result)
+                found.append(SeedResult(seed, trial.result, trial.number, folder, history))
+        first = arm.settings(study, study.seeds()[0])
+        arms.append(Arm(first, len(study.seeds()), found))
     return Results(
         study=study,
         state=state or here.state,
@@ -246,6 +251,7 @@ def collect(
         arms=arms,
         baseline=choose_baseline([arm.activation for arm in arms], baseline),
         threshold=threshold,
+        in_haste=in_haste,
         searches=[_search(study, book) for book in ledger.searches()],
     )
 

@@ -50,7 +50,9 @@ def sections(evidence: Evidence) -> list[Section]:
             "convergence",
             "Convergence",
             convergence_tables(evidence) if has_curves else [],
-            [] if has_curves else ["No finished trial has a history to tell it from."],
+            []
+            if has_curves or results.in_haste
+            else ["No finished trial has a history to tell it from."],
         ),
         Section("branches", "AdaReLU's branches", _there(branch_table(results))),
         Section("dead-units", "Dead units", _there(dead_unit_table(results))),

@@ -23,7 +23,12 @@ def state_words(results: Results) -> list[str]:
         "complete": [],
     }[results.state]
     lines += [results.subset] if results.subset else []
-    if missing := results.without_history:
+    if results.in_haste:
+        lines.append(
+            "Convergence, curves and what the activations did are left out, for this was written "
+            f"in haste; they are in what 'adarelu-sweep report {results.name}' writes."
+        )
+    elif missing := results.without_history:
         lines.append(
             f"The course of {_count(missing, 'finished trial')} is not known, because the "
             "checkpoint is gone or unreadable: convergence and curves are without it."
