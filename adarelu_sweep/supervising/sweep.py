@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.trial import TrialState
@@ -38,6 +39,7 @@ from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery, Tracker
 from adarelu_sweep.tracking.server import ensure_server
 from adarelu_sweep.tracking.snapshot import RunStatus
+from adarelu_sweep.tracking.study_report import StudyReport
 
 Tables = Callable[[StudyLedger], dict[str, str]]
 
@@ -201,9 +203,14 @@ def _run(
             ending = supervisor.run()
     finally:
         delivered = False
-        with suppress(KeyboardInterrupt):  # who does not want to wait is told what is left
+        with suppress(KeyboardInterrupt), TemporaryDirectory() as folder:
+            # Who does not want to wait is told what is left.
+            files = tables(ledger)
+            for file, content in files.items():
+                (Path(folder) / file).write_text(content)
+            report = StudyReport(Path(folder), files["report.md"])
             delivered = delivery.finish(
-                _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
+                _RUN_STATUS[ending.state], report, patience=_PATIENCE[ending.state]
             )
         if not delivered:
             console.print(
