@@ -97,7 +97,9 @@ class Tracked:
             place.mkdir()
             trial = Trial(cell.settings, dataset, place)
             list(trial.train(lambda: False))
-            self.tracker.deliver(TrialSnapshot(str(number), cell.settings, place, "FINISHED"))
+            self.tracker.deliver(
+                TrialSnapshot(str(number), "s", number, cell.settings, place, "FINISHED")
+            )
             self.trials.append(trial)
 
     def end(self, best: int) -> str | None:

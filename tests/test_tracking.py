@@ -99,7 +99,9 @@ class Trial:
         save_file({"weight": np.zeros(1)}, self.folder / CHECKPOINT, metadata)
 
     def snapshot(self, status: RunStatus = "RUNNING", **tags: str) -> TrialSnapshot:
-        return TrialSnapshot(str(self.number), self.settings, self.folder, status, tags)
+        return TrialSnapshot(
+            str(self.number), "s", self.number, self.settings, self.folder, status, tags
+        )
 
 
 def study_report(folder: Path, *arms: ArmCurves, note: str = "| a | table |") -> StudyReport:

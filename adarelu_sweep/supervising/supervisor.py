@@ -322,7 +322,11 @@ class Supervisor:
         tags = dict(job.trial.tags)
         if status in {"FINISHED", "FAILED"}:
             tags["outcome"] = _outcome(job.trial)
-        self._delivery.post(TrialSnapshot(job.key, job.cell.settings, folder, status, tags))
+        self._delivery.post(
+            TrialSnapshot(
+                job.key, job.book.name, job.trial.number, job.cell.settings, folder, status, tags
+            )
+        )
 
     def _folder(self, job: Job) -> Path:
         job.folder.mkdir(parents=True, exist_ok=True)

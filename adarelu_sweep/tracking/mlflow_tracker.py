@@ -66,15 +66,20 @@ class MlflowTracker:
             self._set_study_status(status)
         trouble = None
         if report is not None:
-            self._client.set_tag(self.parent_run, _NOTE_TAG, _shortened(report.note))
-            self._client.log_artifacts(self.parent_run, str(report.folder), "report")
-            update_arm_runs(self._experiment, report.arms, self._start)
+            self.log_report(report)
             if status == "FINISHED" and report.best is not None:
                 name = self._record.study.name
                 trouble = register_best(self._client, self._uri, name, report.best)
         if status != "KILLED":
             self._set_study_status(status)
         return trouble
+
+    def log_report(self, report: StudyReport) -> None:
+        """Keep the report on the study's run, and show its arms."""
+        self._client.set_tag(self.parent_run, _NOTE_TAG, _shortened(report.note))
+        self._client.log_artifacts(self.parent_run, str(report.folder), "report")
+        if report.arms:
+            update_arm_runs(self._experiment, report.arms, self._start)
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
@@ -123,15 +128,16 @@ class MlflowTracker:
         trial = f"{self._record.uid}/{snapshot.key}"
         run = self._experiment.ensure_run(
             f"tags.`{_TRIAL_TAG}` = '{trial}'",
-            _trial_name(snapshot.key, settings),
+            _trial_name(snapshot.number, settings),
             {
                 KIND_TAG: "trial",
                 _TRIAL_TAG: trial,
                 "mlflow.parentRunId": self.parent_run,
                 "arm": settings.arm,
                 "seed": str(settings.seed),
-                "optuna.study": self._record.study.name,
-                "optuna.trial_number": snapshot.key,
+                "optuna.study": snapshot.optuna_study,
+                "optuna.trial_number": str(snapshot.number),
+                **_phase(settings),
             },
         )
         # What an earlier delivery sent is not known: all is sent again, which is harmless.
@@ -157,9 +163,16 @@ def _shortened(note: str) -> str:
     return lines + _CUT
 
 
-def _trial_name(key: str, settings: TrialSettings) -> str:
+def _trial_name(number: int, settings: TrialSettings) -> str:
     """Return what people read, such that sorting by name sorts by number within an arm."""
     arm = f"{settings.activation.label}, {settings.network.label}, {settings.dataset}"
     if settings.measured_on == "val":
-        return f"{arm}: search {key:0>4}"
+        return f"{arm}: search {number:03d}"
     return f"{arm}: seed {settings.seed:02d}"
+
+
+def _phase(settings: TrialSettings) -> dict[str, str]:
+    """Tell a search's trials from those that confirm what it found."""
+    if settings.tuned_arm is None:
+        return {}
+    return {"phase": "search" if settings.measured_on == "val" else "confirm"}

@@ -33,7 +33,7 @@ class Pixels(BaseModel):
     @classmethod
     def of(cls, dataset: ResidentDataset) -> "Pixels":
         """Describe the images as the data set holds them: padded, not yet normalized."""
-        _, channels, height, width = dataset.images["test"].shape
+        _, channels, height, width = dataset.images["train"].shape
         return cls(
             channels=channels,
             height=height,
