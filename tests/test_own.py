@@ -265,7 +265,7 @@ def test_an_installed_package_is_trained_by_its_names_and_by_reference(command: 
         f"--set=matrix.network=[{tables}]",
         f"--set=matrix.activation=['relu', {beta}]",
     )
-    report = command.json("report", "own", "--format", "json")
+    report = command.json("report", "own", "--format", "json", "--no-figures")
     means = {(arm["network"], arm["activation"]): arm["mean"] for arm in report["arms"]}
     assert set(means) == set(itertools.product(networks, activations))
     # The same code under two names gives the same numbers; another activation gives others.

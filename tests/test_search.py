@@ -43,6 +43,9 @@ sampler = { name = "tpe", n_startup_trials = 2 }
 "optimizer.lr" = { low = 1e-3, high = 0.3, log = true }
 "training.batch_size" = { low = 16, high = 64, step = 16 }
 "activation.negative_slope" = { low = 0, high = 1 }
+[report]
+figures = false
+register_model = false
 """
 
 
@@ -392,7 +395,7 @@ def test_a_parallel_search_keeps_its_budget(command: Command, search_file: Path)
     command.succeed("launch", search_file, "--workers", "3", "--set", "search.trials=3")
     trials = trials_in_optuna(command)
     assert [len(trials[name]) for name in sorted(trials)] == [4, 3, 3]
-    report = command.json("report", "tuned", "--format", "json")
+    report = command.json("report", "tuned", "--format", "json", "--no-figures")
     assert [arm["n"] for arm in report["arms"]] == [2, 2]
 
 

@@ -130,7 +130,7 @@ def _report(home: "Home", ledger: "StudyLedger", ending: "Ending") -> "StudyRepo
     results = collect(ledger, home, state=ending.state, in_haste=interrupted)
     folder = home.report_folder(results.name)
     try:
-        write_report(results, folder, figures=not interrupted)
+        write_report(results, folder, results.study.report.figures and not interrupted)
     except UserError as error:
         click.echo(f"Warning: {error}", err=True)
         return None

@@ -225,9 +225,10 @@ def collect(
 ) -> Results:
     """Collect the results of the finished trials, arm by arm in the order of the study file.
 
-    The baseline is ReLU, or the first activation where that is not among them, unless given;
-    UserError if none has the given label. ``state`` is what the study's own supervisor knows of
-    it; anybody else leaves it to be found out. ``in_haste`` leaves the histories unread: a report
+    ``baseline`` and ``threshold`` go before those of the study file. The baseline is ReLU, or the
+    first activation where that is not among them, unless given; UserError if none has the label.
+    ``state`` is what the study's own supervisor knows of it; anybody else leaves it to be found
+    out. ``in_haste`` leaves the histories unread: a report
     has no convergence, curves and probes then, and takes a fraction of the time.
     """
     study = ledger.record.study
@@ -249,8 +250,10 @@ def collect(
         state=state or here.state,
         counts=here.counts,
         arms=arms,
-        baseline=choose_baseline([arm.activation for arm in arms], baseline),
-        threshold=threshold,
+        baseline=choose_baseline(
+            [arm.activation for arm in arms], baseline or study.report.baseline
+        ),
+        threshold=study.report.threshold if threshold is None else threshold,
         in_haste=in_haste,
         searches=[_search(study, book) for book in ledger.searches()],
     )

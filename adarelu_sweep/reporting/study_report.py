@@ -15,7 +15,8 @@ _METRICS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
 def study_report(results: Results, folder: Path) -> StudyReport:
     """Return the report that lies in a folder, with what else the tracker shows of the study."""
     arms = [curves for arm in results.arms if (curves := _arm_curves(arm))]
-    return StudyReport(folder, as_summary(results), arms, _best(results))
+    best = _best(results) if results.study.report.register_model else None
+    return StudyReport(folder, as_summary(results), arms, best)
 
 
 def _arm_curves(arm: Arm) -> ArmCurves | None:

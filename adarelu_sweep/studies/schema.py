@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from adarelu_sweep.components import Component
+from adarelu_sweep.components import Component, unknown
 from adarelu_sweep.studies.search import Search, Seed
 from adarelu_sweep.training.settings import (
     ActivationComponent,
@@ -80,6 +80,18 @@ class Arm:
         )
 
 
+class ReportSettings(Settings):
+    """What the study's report compares, and how much of it is made when the study ends."""
+
+    baseline: str | None = None
+    """Label of the activation that the others are compared with; ReLU, else the first."""
+    threshold: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Test accuracy, percent, that counts as converged; a share of the baseline's unless given."""
+    figures: bool = True
+    register_model: bool = True
+    """Register the best trial's model in MLflow."""
+
+
 class Study(Settings):
     """A whole study file, resolved: every default filled in, every name known."""
 
@@ -88,6 +100,7 @@ class Study(Settings):
     data: DataSettings = DataSettings()
     training: TrainingSettings
     search: Search | None = None
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +112,16 @@ class Study(Settings):
         ):
             return given | {"matrix": {"seeds": 1} | given["matrix"]}
         return given
+
+    @model_validator(mode="after")
+    def _has_its_baseline(self) -> Self:
+        labels = [activation.label for activation in self.matrix.activation]
+        given = self.report.baseline
+        if given is not None and given not in labels:
+            raise ValueError(
+                f"report.baseline: {unknown('activation of this study', given, labels)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_searched(self) -> Self:
