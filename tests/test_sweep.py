@@ -79,9 +79,10 @@ def runs(command: Command, name: str) -> tuple[Run, list[Run], MlflowClient]:
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], max_results=1000)
-    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    kinds = [(run.data.tags["adarelu_sweep.kind"], run) for run in found]
+    parents = [run for kind, run in kinds if kind == "study"]
     assert len(parents) == 1
-    return parents[0], [run for run in found if run is not parents[0]], client
+    return parents[0], [run for kind, run in kinds if kind == "trial"], client
 
 
 def optuna_trials(command: Command, name: str) -> list[optuna.trial.FrozenTrial]:
