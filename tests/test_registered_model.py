@@ -115,9 +115,7 @@ class Tracked:
         return delivered.run_id
 
 
-@pytest.mark.parametrize(
-    ("activation", "precision"), [("relu", "fp32"), ("adarelu", "fp32"), ("adarelu", "bf16")]
-)
+@pytest.mark.parametrize(("activation", "precision"), [("relu", "bf16"), ("adarelu", "fp32")])
 def test_a_fresh_process_loads_the_best_model_and_predicts_the_same(
     server: Server, dataset: ResidentDataset, tmp_path: Path, activation: str, precision: str
 ) -> None:
@@ -149,7 +147,7 @@ def test_a_fresh_process_loads_the_best_model_and_predicts_the_same(
 
 
 def test_registering_follows_the_best_trial_and_repeats_nothing(
-    server: Server, dataset: ResidentDataset, tmp_path: Path
+    server: Server, dataset: ResidentDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "follows"
     folder.mkdir()
@@ -168,6 +166,7 @@ def test_registering_follows_the_best_trial_and_repeats_nothing(
         assert len(run.outputs.model_outputs) == 1
         history = study.client.get_metric_history(run.info.run_id, "test/accuracy")
         assert [metric.step for metric in history] == [1, 2]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     info = get_model_info(f"models:/{study.name}@best")
     assert info.signature is not None
     assert info.signature.inputs.inputs[0].shape == (-1, 1, 32, 32)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from mlflow.entities import Metric
 
-from adarelu_sweep.tracking.experiment import KIND_TAG, Experiment
+from adarelu_sweep.tracking.experiment import COLOUR_TAG, KIND_TAG, Experiment
 from adarelu_sweep.tracking.study_report import ArmCurves
 
 _DIGEST_TAG = "adarelu_sweep.digest"
@@ -38,7 +38,7 @@ def update_arm_runs(experiment: Experiment, arms: list[ArmCurves], study_start: 
         start = study_start + len(arms) - position
         tags = {KIND_TAG: "arm", "arm": arm.arm}
         if position < len(_COLOURS):
-            tags["mlflow.runColor"] = _COLOURS[position]
+            tags[COLOUR_TAG] = _COLOURS[position]
         digest = _digest(arm, start, tags)
         if digest in whole:
             surplus.pop(whole[digest], None)

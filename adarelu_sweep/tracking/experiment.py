@@ -12,6 +12,7 @@ from adarelu_sweep.tracking.snapshot import RunStatus
 
 STUDY_TAG = "adarelu_sweep.study"
 KIND_TAG = "adarelu_sweep.kind"
+COLOUR_TAG = "mlflow.runColor"  # a run's colour in MLflow's lists and charts
 _METRICS_PER_CALL = 1000  # MLflow's own limit
 _RUNS_PER_CALL = 1000
 _TAG_LENGTH = 5000

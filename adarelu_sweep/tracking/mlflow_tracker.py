@@ -13,7 +13,7 @@ from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.arm_runs import update_arm_runs
 from adarelu_sweep.tracking.artifacts import write_artifacts
 from adarelu_sweep.tracking.delivered import Delivered
-from adarelu_sweep.tracking.experiment import KIND_TAG, STUDY_TAG, Experiment
+from adarelu_sweep.tracking.experiment import COLOUR_TAG, KIND_TAG, STUDY_TAG, Experiment
 from adarelu_sweep.tracking.probes import layer_means
 from adarelu_sweep.tracking.registration import register_best
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
@@ -23,6 +23,7 @@ from adarelu_sweep.training.settings import TrialSettings
 
 _TRIAL_TAG = "adarelu_sweep.trial"
 _NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
+_GREY = "#999999"  # the colours are for the arms
 _NOTE_LENGTH = 8000  # MLflow's own limit of a tag
 _CUT = "\n\n(Cut here; the whole is among the artifacts, under report/.)"
 
@@ -42,7 +43,7 @@ class MlflowTracker:
         run = self._experiment.ensure_run(
             f"tags.`{STUDY_TAG}` = '{record.uid}' AND tags.`{KIND_TAG}` = 'study'",
             record.study.name,
-            {KIND_TAG: "study", _NOTE_TAG: _note(record)},
+            {KIND_TAG: "study", _NOTE_TAG: _note(record), COLOUR_TAG: _GREY},
         )
         self.parent_run: str = run.info.run_id
         self._start: int = run.info.start_time
