@@ -3,7 +3,6 @@
 Everything here trains real, tiny networks on the built-in digits, on the CPU with one thread.
 """
 
-import hashlib
 import json
 import math
 import random
@@ -12,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,114 +44,25 @@ from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import batch_order, generator
+from tests.trials import (
+    EPOCHS,
+    OPTIMIZER_TABLES,
+    STEPS,
+    after,
+    begin,
+    digest,
+    fingerprint,
+    measured,
+    never,
+    train,
+    trial_settings,
+)
 
-VARYING = {"epoch_seconds", "images_per_second"}
 NETWORKS = ["vgg16_bn", "resnet18"]
 PRECISIONS = ["fp32", "bf16"]
 ACTIVATIONS = ["adarelu", "prelu"]
-OPTIMIZER_TABLES: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.001},
-    "adam": {"name": "adam", "lr": 0.01},
-    "adamw": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
-}
-STEPS = 3  # of an epoch of the settings below: 24, 24 and 8 images
-EPOCHS = 3
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def trial_settings(
-    network: str = "vgg16_bn",
-    activation: str = "adarelu",
-    optimizer: str | dict[str, Any] = "sgd",
-    *,
-    seed: int = 5,
-    train_limit: int = 56,
-    test_limit: int = 40,
-    **training: Any,
-) -> TrialSettings:
-    table = OPTIMIZER_TABLES[optimizer] if isinstance(optimizer, str) else optimizer
-    training = {"epochs": EPOCHS, "batch_size": 24, "optimizer": table} | training
-    return TrialSettings.model_validate(
-        {
-            "dataset": "digits",
-            "network": {"name": network, "width": 1 / 16},
-            "activation": activation,
-            "seed": seed,
-            "data": {"train_limit": train_limit, "test_limit": test_limit},
-            "training": training,
-        }
-    )
-
-
-@cache
-def digits(train_limit: int, test_limit: int) -> ResidentDataset:
-    return ResidentDataset.load("digits", Path(), "cpu", train_limit, test_limit)
-
-
-def begin(settings: TrialSettings, folder: Path) -> Trial:
-    folder.mkdir(parents=True, exist_ok=True)
-    data = settings.data
-    assert data.train_limit is not None
-    assert data.test_limit is not None
-    return Trial(settings, digits(data.train_limit, data.test_limit), folder)
-
-
-def never() -> bool:
-    return False
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Return what asks to stop once that many steps are done."""
-    done = count()
-    return lambda: next(done) >= steps
-
-
-def train(settings: TrialSettings, folder: Path, stops: list[int] | None = None) -> Trial:
-    """Train to the outcome, with one more attempt for every number of steps after which to stop."""
-    for steps in stops or []:
-        try:
-            list(begin(settings, folder).train(after(steps)))
-        except StopRequestedError:
-            continue
-        break
-    trial = begin(settings, folder)
-    list(trial.train(never))
-    return trial
-
-
-def measured(history: History) -> list[tuple[int, dict[str, str]]]:
-    """Return what has to repeat to the last bit; as text, in which NaN equals NaN."""
-    return [
-        (record.epoch, {k: v.hex() for k, v in record.metrics.items() if k not in VARYING})
-        for record in history.epochs
-    ]
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    hashed = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().contiguous().numpy().tobytes())
-    return hashed.hexdigest()
-
-
-def fingerprint(trial: Trial) -> tuple[Any, ...]:
-    """Return everything that two attempts at one trial have in common."""
-    return (
-        measured(trial.history),
-        trial.history.outcome,
-        digest(trial.network.state_dict()),
-        digest(load_file(trial.folder / CHECKPOINT)),  # with the optimizer's state
-        digest(load_file(trial.folder / MODEL)),
-        (trial.folder / CONFUSION_MATRIX).read_text(),
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Interruptions

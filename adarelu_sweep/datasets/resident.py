@@ -83,9 +83,9 @@ class ResidentDataset:
     def hold_out(self, validation: torch.Tensor) -> "ResidentDataset":
         """Return a data set whose split "val" is these training images, and which has no "test".
 
-        ``validation`` is int64, on the CPU, the indices of training images. The rest is the new "train", in
-        the same order, and mean and deviation are those of the rest: training on it can see
-        neither the held out images nor the test set.
+        ``validation`` is int64, on the CPU, the indices of training images. The rest is the new
+        "train", in the same order, and mean and deviation are those of the rest: training on it can
+        see neither the held out images nor the test set.
         """
         rest = torch.ones(self.size("train"), dtype=torch.bool)
         rest[validation] = False
