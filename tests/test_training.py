@@ -45,6 +45,7 @@ from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import batch_order, generator
 from tests.trials import (
+    ENDLESS,
     EPOCHS,
     OPTIMIZER_TABLES,
     STEPS,
@@ -257,8 +258,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, kept: int) -> None:
 
 
 # A loss that is not finite
-
-ENDLESS = {"name": "sgd", "lr": 1e30}
 
 
 def check_diverged(trial: Trial, at_epoch: int) -> None:

@@ -21,6 +21,7 @@ OPTIMIZER_TABLES: dict[str, dict[str, Any]] = {
     "adam": {"name": "adam", "lr": 0.01},
     "adamw": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
 }
+ENDLESS = {"name": "sgd", "lr": 1e30}  # the first step ruins the weights
 EPOCHS = 3
 STEPS = 3  # of an epoch: 24, 24 and 8 images
 
