@@ -138,7 +138,7 @@ def random_images(test: int) -> ResidentDataset:
     seed = 12
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
-    x_train, x_test = (rng.integers(0, 256, (n, 3, 3, 1), dtype=np.uint8) for n in (2, test))
+    x_train, x_test = (rng.integers(0, 256, (n, 32, 32, 1), dtype=np.uint8) for n in (2, test))
     y_train, y_test = np.array([0, 1]), rng.integers(0, 2, test)
     return ResidentDataset(Arrays(x_train, y_train, x_test, y_test), "cpu")
 
