@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No home or tracking server of the person who runs the tests."""
     for name in ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_GPU_LISTING", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread in torch, with which training repeats to the last bit on any machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

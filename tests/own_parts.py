@@ -26,6 +26,15 @@ class Drawing(nn.Module):
         return torch.relu(x + self.norm(self.conv(flat)).reshape_as(x)) + shift
 
 
+class Centred(nn.Module):
+    """The output for an image depends on its batch, and no sample can be asked alone."""
+
+    batch_dependent = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x - x.mean())
+
+
 class Normed(nn.Module):
     """A network with parameters that the initialization does not know, and with shared parts."""
 

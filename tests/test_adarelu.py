@@ -5,6 +5,7 @@ import math
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,6 +300,165 @@ def test_autocast(dtype: torch.dtype) -> None:
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+# The running vote
+
+
+def follow(balances: list[float]) -> float:
+    running = 0.0
+    for balance in balances:
+        running = 0.9 * running + 0.1 * balance
+    return running
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_the_running_balance_follows_the_batches(data: st.DataObject, dtype: torch.dtype) -> None:
+    module, balances = AdaReLU("running"), []
+    assert module.running_balance.item() == 0
+    for shape in data.draw(st.lists(SHAPES, max_size=6)):
+        arrays = hnp.arrays(np.float32, shape, elements=ELEMENTS)
+        x = torch.from_numpy(np.asarray(data.draw(arrays))).to(dtype)
+        output = module(x)  # in training the batch decides
+        torch.testing.assert_close(output, adarelu(x), rtol=0, atol=0, equal_nan=True)
+        votes = [(value > 0) - (value < 0) for value in x.flatten().tolist()]
+        balances.append(sum(votes) / len(votes) if votes else 0.0)
+    assert module.running_balance.item() == pytest.approx(follow(balances), rel=1e-5, abs=1e-7)
+    assert module.running_balance.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("balance", "branch"), [(0.01, min), (-0.01, max), (0.0, max)])
+def test_the_running_balance_decides_alone(balance: float, branch: Any) -> None:
+    module = AdaReLU("running").eval()
+    module.running_balance.fill_(balance)
+    for shift in (1.0, -1.0):
+        x = noise(4, 5, shift=shift)
+        assert module(x).tolist() == [[branch(v, 0.0) for v in row] for row in x.tolist()]
+    assert module.running_balance == torch.tensor(balance)  # evaluation changes nothing
+    with pytest.raises(TypeError, match="floating-point"):
+        module(torch.ones(3, dtype=torch.int64))
+
+
+def test_the_running_balance_has_no_gradient_and_is_no_parameter() -> None:
+    module = AdaReLU("running")
+    x = noise(3, 7, shift=0.5).requires_grad_()
+    module(x).sum().backward()
+    assert torch.equal(x.grad, (adarelu(x) != 0).float())
+    assert not list(module.parameters())
+    assert not module.running_balance.requires_grad
+
+
+def test_a_running_module_is_kept_and_copied() -> None:
+    module = AdaReLU("running")
+    for shift in (0.5, 1.0, -0.2):
+        module(noise(30, shift=shift))
+    assert set(module.state_dict()) == {"running_balance"}
+    restored = AdaReLU("running")
+    restored.load_state_dict(module.state_dict())
+    copied, unpickled = copy.deepcopy(module), pickle.loads(pickle.dumps(module))
+    for twin in (restored, copied, unpickled):
+        assert twin.running_balance == module.running_balance > 0
+        assert twin.running_balance.data_ptr() != module.running_balance.data_ptr()
+        assert torch.equal(twin.eval()(noise(9)), noise(9).clamp(max=0))
+    assert repr(module) == "AdaReLU(eval_mode='running')"
+    with pytest.raises(RuntimeError, match="running_balance"):
+        AdaReLU().load_state_dict(module.state_dict())
+
+
+def test_unknown_evaluation_modes_are_refused() -> None:
+    with pytest.raises(ValueError, match="'mean': give 'batch' or 'running'"):
+        AdaReLU("mean")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_running_module_compiles_without_graph_break(training: bool) -> None:
+    torch.compiler.reset()
+    plain = AdaReLU("running").train(training)
+    plain.running_balance.fill_(0.01)
+    inside = copy.deepcopy(plain)
+    compiled = torch.compile(inside, fullgraph=True, backend="aot_eager")
+    for shift in (0.5, -0.5, -0.5):
+        results = []
+        for module in (plain, compiled):
+            x = noise(4, 5, 6, shift=shift).requires_grad_()
+            output = module(x)
+            output.square().sum().backward()
+            results.append((output.detach(), x.grad))
+        torch.testing.assert_close(*results, rtol=0, atol=0)
+        torch.testing.assert_close(inside.running_balance, plain.running_balance)
+    assert (plain.running_balance == torch.tensor(0.01)) == (not training)
+
+
+@pytest.mark.parametrize("balance", [0.5, -0.5])
+def test_a_running_module_exports_with_a_dynamic_batch(balance: float) -> None:
+    module = AdaReLU("running").eval()
+    module.running_balance.fill_(balance)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(
+        module, (noise(4, 3, 5, 5),), dynamic_shapes=({0: batch},)
+    ).module()
+    for x in (noise(7, 3, 5, 5, shift=0.5), noise(2, 3, 5, 5, shift=-0.5)):
+        assert torch.equal(exported(x), module(x))
+
+
+# What is recorded, and a vote per sample
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    batches=st.lists(st.lists(st.sampled_from(SPECIAL), max_size=30), max_size=5),
+    mode=st.sampled_from(["batch", "running"]),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_votes_are_recorded_in_training(
+    batches: list[list[float]], mode: Any, dtype: torch.dtype
+) -> None:
+    module = AdaReLU(mode)
+    module.recorded = []
+    for values in batches:
+        module.train()(torch.tensor(values, dtype=dtype))
+        module.eval()(torch.tensor(values, dtype=dtype))  # not recorded
+    expected = []
+    for values in batches:
+        rounded = torch.tensor(values, dtype=dtype).tolist()
+        expected.append((sum((v > 0) - (v < 0) for v in rounded), len(values)))
+    assert [(balance.item(), count) for balance, count in module.recorded] == expected
+    for balance, _ in module.recorded:
+        assert (balance.dtype, balance.shape) == (torch.int64, ())
+        assert not balance.requires_grad
+    module.recorded = None
+    module.train()(torch.ones(3))
+    assert module.recorded is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_a_vote_per_sample_is_that_of_batches_of_one(
+    data: st.DataObject, dtype: torch.dtype
+) -> None:
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=6))
+    arrays = hnp.arrays(np.float32, shape, elements=ELEMENTS)
+    x = torch.from_numpy(data.draw(arrays)).to(dtype)
+    module = AdaReLU().eval()
+    module.vote_per_sample = True
+    alone = torch.cat([adarelu(x[index : index + 1]) for index in range(len(x))])
+    torch.testing.assert_close(module(x), alone, rtol=0, atol=0, equal_nan=True)
+    # In training, and where the running vote decides, it changes nothing.
+    whole = module.train()(x)
+    torch.testing.assert_close(whole, adarelu(x), rtol=0, atol=0, equal_nan=True)
+    running = AdaReLU("running").eval()
+    running.vote_per_sample = True
+    torch.testing.assert_close(running(x), x.clamp(min=0), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_vote_per_sample_keeps_the_layout() -> None:
+    x = noise(3, 5, 4, 6).to(memory_format=torch.channels_last)
+    module = AdaReLU().eval()
+    module.vote_per_sample = True
+    assert module(x).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(module(torch.tensor(2.0)), torch.tensor(0.0))  # a lone sample
+    assert not torch.equal(module(x), adarelu(x))
+
+
 # Devices. On the meta device and on fake tensors any look at a value raises.
 
 
@@ -310,6 +470,19 @@ def test_the_vote_is_not_read_by_the_host() -> None:
         output = adarelu(fake)
         output.sum().backward()
         assert output.shape == (4, 3, 2, 2)
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_no_mode_is_read_by_the_host(mode: Any) -> None:
+    module = AdaReLU(mode).to("meta")
+    module.recorded = []
+    x = torch.empty(4, 3, 2, 2, device="meta", requires_grad=True)
+    module(x).sum().backward()
+    [(balance, count)] = module.recorded
+    assert (balance.device.type, count) == ("meta", 48)
+    module.eval()(x).sum().backward()
+    module.vote_per_sample = True
+    module(x).sum().backward()
 
 
 @pytest.mark.gpu
@@ -334,6 +507,31 @@ def test_no_synchronization_on_cuda(dtype: torch.dtype) -> None:
             assert leaf.grad is not None
             results.append((output.detach().cpu(), leaf.grad.cpu()))
         torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_no_mode_synchronizes_on_cuda(mode: Any) -> None:
+    modules = {device: AdaReLU(mode).to(device) for device in ("cpu", "cuda")}
+    for shift in (0.5, 0.5, -0.5):
+        x = noise(6, 500, shift=shift)
+        outputs = []
+        for device, module in modules.items():
+            module.recorded, on_device = [], x.to(device)
+            previous = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                outputs.append([module.train()(on_device), module.eval()(on_device)])
+                module.vote_per_sample = True
+                outputs[-1].append(module(on_device))
+                module.vote_per_sample = False
+            finally:
+                torch.cuda.set_sync_debug_mode(previous)
+        for here, there in zip(*outputs, strict=True):
+            assert torch.equal(here, there.cpu())
+        [(here, _)], [(there, _)] = (module.recorded for module in modules.values())
+        assert here == there.cpu()
 
 
 # The module and the package

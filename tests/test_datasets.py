@@ -34,6 +34,7 @@ from adarelu_sweep.datasets.npz import save
 from adarelu_sweep.datasets.resident import ResidentDataset, subset
 from adarelu_sweep.datasets.sources import Form, check, fetch, limited, names, read
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.training.streams import validation_split
 
 DIGITS_SHA256 = "d6a64ff8fdeb1142176b8741ef490ff2ef9f2ba98a23b40fba29921af6237d74"
 
@@ -593,18 +594,95 @@ def test_limits_take_a_fixed_subset() -> None:
         limited(10, 0)
 
 
-def test_sizes_in_words(tmp_path: Path) -> None:
-    data = ResidentDataset.load("digits", tmp_path, "cpu", 1000, 360)
-    assert data.is_subset
-    assert data.sizes == "1000 of 1437 training images, 360 test images"
+def test_sizes(tmp_path: Path) -> None:
+    data = ResidentDataset.load("digits", tmp_path, "cpu", 1000, 999)
     assert (data.size("train"), data.size("test")) == (1000, 360)
-    assert not ResidentDataset(arrays_of(some()), "cpu", 12, 99).is_subset
 
 
 def test_classes_are_those_of_the_whole_set() -> None:
     parts = some()
     parts["y_test"][-1] = 41
     assert ResidentDataset(arrays_of(parts), "cpu", 1, 1).num_classes == 42
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    images=st.integers(2, 300),
+    fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
+)
+def test_a_validation_split_is_some_of_the_images(seed: int, images: int, fraction: float) -> None:
+    held_out = validation_split(seed, images, fraction)
+    assert held_out.dtype == torch.int64
+    listed = held_out.tolist()
+    assert listed == sorted(set(listed))
+    assert set(listed) <= set(range(images))
+    assert 1 <= len(listed) <= images - 1
+    assert abs(len(listed) - fraction * images) <= 1
+    torch.rand(3)
+    assert torch.equal(validation_split(seed, images, fraction), held_out)
+
+
+def test_a_validation_split_differs_by_seed_and_has_every_image_alike() -> None:
+    splits = [validation_split(seed, 40, 0.25) for seed in range(400)]
+    assert all(len(split) == 10 for split in splits)
+    assert len({tuple(split.tolist()) for split in splits}) == 400
+    times = torch.bincount(torch.cat(splits), minlength=40)
+    assert (times - 100).abs().max() < 45  # five standard deviations
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_too_few_images_for_a_validation_split(images: int) -> None:
+    with pytest.raises(UserError, match="needs 2 training images"):
+        validation_split(0, images, 0.5)
+
+
+@pytest.mark.parametrize("sides", [(28, 28), (33, 40)])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_what_is_held_out_is_seen_by_nothing(sides: tuple[int, int], colours: int) -> None:
+    parts = some(shape=(*sides, colours))
+    held_out = torch.tensor([1, 4, 11])
+    parts["x_train"][held_out] = 255  # would show in mean and deviation
+    whole = ResidentDataset(arrays_of(parts), "cpu")
+    mean, images = whole.mean.clone(), whole.images["train"].clone()
+    part = whole.hold_out(held_out)
+    assert set(part.images) == set(part.labels) == {"train", "val"}
+    assert (part.size("train"), part.size("val")) == (9, 3)
+    with pytest.raises(KeyError):
+        part.batch("test", held_out)
+
+    rest = [index for index in range(12) if index not in held_out]
+    used = parts["x_train"][rest].astype(np.float64)
+    mean_of_rest, deviation = used.mean((0, 1, 2)), used.std((0, 1, 2))
+    np.testing.assert_allclose(part.mean.flatten(), mean_of_rest, rtol=1e-6)
+    np.testing.assert_allclose(part.deviation.flatten(), deviation, rtol=1e-6)
+    for split, indices in (("train", rest), ("val", held_out.tolist())):
+        assert torch.equal(part.images[split], images[indices])  # type: ignore[index]
+        assert part.labels[split].tolist() == parts["y_train"][indices].tolist()  # type: ignore[index]
+    # The whole set is as it was, and makes other splits.
+    assert set(whole.images) == {"train", "test"}
+    assert torch.equal(whole.mean, mean)
+    assert torch.equal(whole.images["train"], images)
+    assert whole.hold_out(torch.tensor([0])).size("train") == 11
+
+
+def test_a_batch_is_changed_before_it_is_normalized() -> None:
+    data = ResidentDataset(arrays_of(some(shape=(32, 32, 3))), "cpu")
+    indices = torch.tensor([5, 2, 2])
+    seen = []
+
+    def darken(images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        seen.append((images.dtype, which))
+        return images // 2
+
+    images, labels = data.batch("train", indices, torch.channels_last, darken)
+    [(dtype, which)] = seen
+    assert dtype == torch.uint8
+    assert torch.equal(which, indices)
+    raw = data.images["train"][indices]
+    torch.testing.assert_close(images, (torch.floor(raw / 2) - data.mean) / data.deviation)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(labels, data.labels["train"][indices])
 
 
 @pytest.mark.gpu

@@ -7,14 +7,15 @@ import hashlib
 import json
 import math
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adarelu_sweep import AdaReLU
+from adarelu_sweep.activations.registry import ACTIVATIONS as ACTIVATION_REGISTRY
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.datasets.sources import read
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.launching.messages import FROM_WORKER, EpochDone, Finished, Started
+from adarelu_sweep.networks.digest import weight_digest
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.training.evaluation import evaluate
 from adarelu_sweep.training.history import (
@@ -44,115 +48,29 @@ from adarelu_sweep.training.history import (
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
-from adarelu_sweep.training.streams import batch_order, generator
+from adarelu_sweep.training.streams import batch_order, generator, validation_split
+from tests.trials import (
+    ENDLESS,
+    EPOCHS,
+    OPTIMIZER_TABLES,
+    STEPS,
+    after,
+    begin,
+    digest,
+    digits,
+    fingerprint,
+    measured,
+    never,
+    train,
+    trial_settings,
+)
 
-VARYING = {"epoch_seconds", "images_per_second"}
 NETWORKS = ["vgg16_bn", "resnet18"]
 PRECISIONS = ["fp32", "bf16"]
 ACTIVATIONS = ["adarelu", "prelu"]
-OPTIMIZER_TABLES: dict[str, dict[str, Any]] = {
-    "sgd": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.001},
-    "adam": {"name": "adam", "lr": 0.01},
-    "adamw": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
-}
-STEPS = 3  # of an epoch of the settings below: 24, 24 and 8 images
-EPOCHS = 3
+RUNNING = {"name": "adarelu", "eval_mode": "running"}
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def trial_settings(
-    network: str = "vgg16_bn",
-    activation: str = "adarelu",
-    optimizer: str | dict[str, Any] = "sgd",
-    *,
-    seed: int = 5,
-    train_limit: int = 56,
-    test_limit: int = 40,
-    **training: Any,
-) -> TrialSettings:
-    table = OPTIMIZER_TABLES[optimizer] if isinstance(optimizer, str) else optimizer
-    training = {"epochs": EPOCHS, "batch_size": 24, "optimizer": table} | training
-    return TrialSettings.model_validate(
-        {
-            "dataset": "digits",
-            "network": {"name": network, "width": 1 / 16},
-            "activation": activation,
-            "seed": seed,
-            "data": {"train_limit": train_limit, "test_limit": test_limit},
-            "training": training,
-        }
-    )
-
-
-@cache
-def digits(train_limit: int, test_limit: int) -> ResidentDataset:
-    return ResidentDataset.load("digits", Path(), "cpu", train_limit, test_limit)
-
-
-def begin(settings: TrialSettings, folder: Path) -> Trial:
-    folder.mkdir(parents=True, exist_ok=True)
-    data = settings.data
-    assert data.train_limit is not None
-    assert data.test_limit is not None
-    return Trial(settings, digits(data.train_limit, data.test_limit), folder)
-
-
-def never() -> bool:
-    return False
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Return what asks to stop once that many steps are done."""
-    done = count()
-    return lambda: next(done) >= steps
-
-
-def train(settings: TrialSettings, folder: Path, stops: list[int] | None = None) -> Trial:
-    """Train to the outcome, with one more attempt for every number of steps after which to stop."""
-    for steps in stops or []:
-        try:
-            list(begin(settings, folder).train(after(steps)))
-        except StopRequestedError:
-            continue
-        break
-    trial = begin(settings, folder)
-    list(trial.train(never))
-    return trial
-
-
-def measured(history: History) -> list[tuple[int, dict[str, str]]]:
-    """Return what has to repeat to the last bit; as text, in which NaN equals NaN."""
-    return [
-        (record.epoch, {k: v.hex() for k, v in record.metrics.items() if k not in VARYING})
-        for record in history.epochs
-    ]
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    hashed = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().contiguous().numpy().tobytes())
-    return hashed.hexdigest()
-
-
-def fingerprint(trial: Trial) -> tuple[Any, ...]:
-    """Return everything that two attempts at one trial have in common."""
-    return (
-        measured(trial.history),
-        trial.history.outcome,
-        digest(trial.network.state_dict()),
-        digest(load_file(trial.folder / CHECKPOINT)),  # with the optimizer's state
-        digest(load_file(trial.folder / MODEL)),
-        (trial.folder / CONFUSION_MATRIX).read_text(),
-    )
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Interruptions
@@ -186,6 +104,27 @@ def test_every_step_is_a_good_place_to_stop(tmp_path: Path, network: str, optimi
             list(trial.train(after(steps)))
         assert len(trial.history.epochs) == steps // STEPS
         assert fingerprint(train(settings, folder)) == expected, steps
+
+
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        (RUNNING, {}),
+        (RUNNING, {"precision": "bf16"}),
+        ("adarelu", {"augmentation": "crop_flip", "validation_fraction": 0.2}),
+    ],
+)
+def test_interruptions_with_all_that_may_be_added(
+    tmp_path: Path, activation: Any, options: dict[str, Any]
+) -> None:
+    settings = trial_settings("vgg16_bn", activation, **options)
+    undisturbed = train(settings, tmp_path / "undisturbed")
+    disturbed = train(settings, tmp_path / "disturbed", [1, STEPS + 1, 2])
+    assert fingerprint(disturbed) == fingerprint(undisturbed)
+    state = load_file(tmp_path / "disturbed" / CHECKPOINT)
+    balances = [value.item() for key, value in state.items() if key.endswith("running_balance")]
+    assert len(balances) == (13 if activation == RUNNING else 0)
+    assert all(balances)
 
 
 @cache
@@ -348,8 +287,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, kept: int) -> None:
 
 # A loss that is not finite
 
-ENDLESS = {"name": "sgd", "lr": 1e30}
-
 
 def check_diverged(trial: Trial, at_epoch: int) -> None:
     history = trial.history
@@ -477,6 +414,60 @@ def test_evaluation_batches_matter_to_adarelu(tmp_path: Path) -> None:
     assert losses[24] == trial.history.epochs[-1].metrics["test/loss"]
 
 
+class Branches:
+    """Which branch every AdaReLU took in the last evaluation."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.taken: dict[str, bool] = {}
+        for name, module in network.named_modules():
+            if isinstance(module, AdaReLU):
+                module.register_forward_hook(self._keeper(name))
+
+    def _keeper(self, name: str) -> Callable[..., None]:
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            assert output.any()
+            assert not ((output > 0).any() and (output < 0).any())
+            self.taken[name] = bool((output < 0).any())
+
+        return keep
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_with_a_running_vote_a_prediction_does_not_depend_on_its_neighbours(
+    tmp_path: Path, network: str
+) -> None:
+    seed = 4
+    print(f"seed {seed}")
+    draws = torch.Generator().manual_seed(seed)
+    trials = {
+        mode: train(
+            trial_settings(network, {"name": "adarelu", "eval_mode": mode}, train_limit=128),
+            tmp_path / mode,
+        )
+        for mode in ("running", "batch")
+    }
+    images, _ = trials["running"].dataset.batch("test", torch.arange(40))
+    batches = [
+        torch.cat([torch.tensor([0]), torch.randperm(39, generator=draws)[:size] + 1])
+        for size in (1, 2, 7, 20, 39)
+    ]
+    differences = {}
+    with torch.no_grad():
+        for mode, trial in trials.items():
+            branches = Branches(trial.network.eval())
+            alone = trial.network(images[:1])
+            taken_alone = dict(branches.taken)
+            differences[mode] = []
+            for batch in batches:
+                logits = trial.network(images[batch])[:1]
+                differences[mode].append((logits - alone).abs().max().item())
+                if mode == "running":
+                    torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-5)
+                    assert branches.taken == taken_alone
+    assert len(taken_alone) == (13 if network == "vgg16_bn" else 17)
+    assert max(differences["batch"]) > 100 * max(differences["running"])
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_evaluation_changes_nothing(tmp_path: Path, split: Any) -> None:
     trial = begin(trial_settings("resnet18", "prelu"), tmp_path)
@@ -498,6 +489,128 @@ def test_the_model_that_is_kept_is_the_one_that_was_measured(tmp_path: Path) -> 
     assert (result.loss, result.accuracy) == (last["test/loss"], last["test/accuracy"])
     with safe_open(tmp_path / MODEL, framework="pt") as file:
         assert json.loads(file.metadata()["trial"]) == settings.flattened()
+
+
+# A validation split
+
+
+def test_a_trial_with_a_validation_split_is_measured_on_it(tmp_path: Path) -> None:
+    settings = trial_settings("resnet18", "prelu", "adam", validation_fraction=0.25, epochs=2)
+    assert settings.measured_on == "val"
+    trial = begin(settings, tmp_path)
+    entered: dict[bool, list[Tensor]] = {True: [], False: []}  # in training mode, or not
+    trial.network.register_forward_pre_hook(
+        lambda module, inputs: entered[module.training].append(inputs[0].clone())
+    )
+    for record in trial.train(never):
+        splits = {key.partition("/")[0] for key in record.metrics if "/" in key}
+        assert splits == {"train", "val"}
+    whole = digits(56, 40)
+    held_out = validation_split(settings.seed, 56, 0.25)
+    assert len(held_out) == 14
+    rest = [index for index in range(56) if index not in held_out]
+
+    def normalized(images: Tensor) -> list[bytes]:
+        # Digits fill 32 x 32 pixels: there is no padding to leave out.
+        used = whole.images["train"][rest].double()
+        mean, deviation = used.mean().float(), used.std(correction=0).float()
+        return [image.numpy().tobytes() for image in (images.float() - mean) / deviation]
+
+    seen = torch.cat(entered[True]).contiguous()
+    assert len(seen) == 2 * 42
+    assert {image.numpy().tobytes() for image in seen} == set(
+        normalized(whole.images["train"][rest])
+    )
+    evaluated = [image.numpy().tobytes() for image in torch.cat(entered[False]).contiguous()]
+    assert evaluated == 2 * normalized(whole.images["train"][held_out])
+    # What is kept of the trial is of the split, too.
+    confusion = confusion_of(tmp_path)
+    labels = whole.labels["train"][held_out]
+    assert confusion.sum(1).tolist() == torch.bincount(labels, minlength=10).tolist()
+    accuracy = 100 * int(confusion.diagonal().sum()) / 14
+    assert accuracy == trial.history.epochs[-1].metrics["val/accuracy"]
+
+
+def test_a_trial_without_one_is_measured_on_the_test_set(tmp_path: Path) -> None:
+    trial = train(trial_settings(activation="relu", epochs=1), tmp_path)
+    assert trial.settings.measured_on == "test"
+    splits = {key.partition("/")[0] for key in trial.history.epochs[0].metrics if "/" in key}
+    assert splits == {"train", "test"}
+
+
+# Pruning
+
+
+def test_a_pruned_trial_ends_with_the_epochs_it_has(tmp_path: Path) -> None:
+    settings = trial_settings(validation_fraction=0.25)
+    trial = begin(settings, tmp_path)
+    records = []
+    for record in trial.train(never):
+        records.append(record)
+        if record.epoch == 2:
+            trial.prune()
+    assert [record.epoch for record in records] == [1, 2]
+    stored = History.read(tmp_path)
+    assert (stored.epochs, stored.outcome) == (records, "pruned")
+    again = begin(settings, tmp_path)
+    assert digest(again.network.state_dict()) == digest(trial.network.state_dict())
+    assert list(again.train(never)) == []
+
+
+# Pairing
+
+
+def pairing(folder: Path, **options: Any) -> dict[str, str]:
+    return begin(trial_settings(**options), folder).pairing
+
+
+def test_pairing_says_what_a_trial_shares(tmp_path: Path) -> None:
+    options = {"augmentation": "crop_flip", "validation_fraction": 0.25}
+    shared = pairing(tmp_path, **options)
+    assert set(shared) == {"initial_weights", "batch_order", "augmentation", "validation_split"}
+    assert all(re.fullmatch("[0-9a-f]{16}", value) for value in shared.values())
+    assert set(pairing(tmp_path)) == {"initial_weights", "batch_order"}
+    for activation in ACTIVATION_REGISTRY.names():
+        assert pairing(tmp_path, activation=activation, **options) == shared
+    changed = {
+        "initial_weights": pairing(tmp_path, network="resnet18", **options),
+        "validation_split": pairing(tmp_path, **options | {"validation_fraction": 0.26}),
+        "augmentation": pairing(
+            tmp_path, **options | {"augmentation": {"name": "crop_flip", "padding": 3}}
+        ),
+    }
+    for name, other in changed.items():
+        assert other[name] != shared[name]
+    assert changed["initial_weights"] == shared | {
+        "initial_weights": changed["initial_weights"]["initial_weights"]
+    }
+    other_seed = pairing(tmp_path, seed=6, **options)
+    assert not set(other_seed.values()) & set(shared.values())
+
+
+def test_pairing_is_what_the_first_epoch_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = trial_settings("resnet18", augmentation="crop_flip", validation_fraction=0.25)
+    trial = begin(settings, tmp_path)
+    shared = dict(trial.pairing)
+    seen: list[Tensor] = []
+    gather = trial.dataset.batch
+
+    def noting(split: Any, indices: Tensor, *others: Any) -> Any:
+        seen.append(indices)
+        return gather(split, indices, *others)
+
+    monkeypatch.setattr(trial.dataset, "batch", noting)
+    assert weight_digest(trial.network) == shared["initial_weights"]
+    next(trial.train(never))
+    order = batch_order(settings.seed, 0, 42)
+    assert torch.equal(torch.cat(seen[:2]), order)  # then comes the evaluation
+    hashed = hashlib.sha256(order.numpy().tobytes()).hexdigest()
+    assert shared["batch_order"] == hashed[:16]
+    # A resume says the same, whatever the checkpoint holds.
+    train(settings, tmp_path)
+    assert begin(settings, tmp_path).pairing == shared
 
 
 # Schedule

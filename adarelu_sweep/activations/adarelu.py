@@ -49,7 +49,7 @@ class AdaReLU(nn.Module):
         recorded: None, or a list to which every training batch appends its balance (positives
             minus negatives, int64, 0-dim, on the device) and its number of elements.
 
-    Raises ValueError for another ``eval_mode``.
+    Raises ValueError for another ``eval_mode``, and as :func:`adarelu` does in ``forward``.
     """
 
     running_balance: Tensor
@@ -79,6 +79,7 @@ class AdaReLU(nn.Module):
                 self._follow(balance, x.numel())
             return _rectify(x, balance > 0)
         if self.eval_mode == "running":
+            _refuse_other_dtypes(x)
             return _rectify(x, self.running_balance > 0)
         if self.vote_per_sample and x.dim() > 0:
             return _rectify(x, _balance(x, per_sample=True) > 0)
@@ -96,14 +97,18 @@ class AdaReLU(nn.Module):
 
 def _balance(x: Tensor, per_sample: bool = False) -> Tensor:
     """Return positives minus negatives as int64: 0-dim, or one per sample, shaped to broadcast."""
-    if not x.is_floating_point():
-        raise TypeError(f"adarelu needs a floating-point tensor, not {x.dtype}")
+    _refuse_other_dtypes(x)
     # The signs are added up in int64, so there is no rounding at any size.
     signs = x.detach().sign().to(torch.int8)
     if not per_sample:
         return signs.sum(dtype=torch.int64)
     others = tuple(range(1, x.dim()))
     return signs.sum(others, keepdim=True, dtype=torch.int64) if others else signs.to(torch.int64)
+
+
+def _refuse_other_dtypes(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"adarelu needs a floating-point tensor, not {x.dtype}")
 
 
 def _rectify(x: Tensor, keep_negative: Tensor) -> Tensor:

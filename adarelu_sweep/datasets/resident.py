@@ -39,8 +39,6 @@ class ResidentDataset:
         in_channels: 1 or 3.
         mean: float32, 1 x C x 1 x 1, in units of the uint8 values.
         deviation: the same for the deviation; 1 where a channel is constant.
-        is_subset: whether a limit left images out.
-        sizes: how many images of how many, in words.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class ResidentDataset:
     ) -> None:
         train = subset(len(arrays.y_train), train_limit)
         test = subset(len(arrays.y_test), test_limit)
-        whole = {"train": len(arrays.y_train), "test": len(arrays.y_test)}
         self.device = torch.device(device)
         self.num_classes = arrays.num_classes
         self.in_channels = arrays.channels
@@ -70,12 +67,6 @@ class ResidentDataset:
             "train": torch.from_numpy(arrays.y_train[train]).to(device),
             "test": torch.from_numpy(arrays.y_test[test]).to(device),
         }
-        used: dict[str, int] = {split: len(labels) for split, labels in self.labels.items()}
-        self.is_subset = used != whole
-        self.sizes = ", ".join(
-            f"{used[split]}{'' if used[split] == whole[split] else f' of {whole[split]}'} {words}"
-            for split, words in (("train", "training images"), ("test", "test images"))
-        )
 
     @classmethod
     def load(
@@ -92,9 +83,9 @@ class ResidentDataset:
     def hold_out(self, validation: torch.Tensor) -> "ResidentDataset":
         """Return a data set whose split "val" is these training images, and which has no "test".
 
-        ``validation`` is int64, the indices of training images. The rest is the new "train", in
-        the same order, and mean and deviation are those of the rest: training on it can see
-        neither the held out images nor the test set.
+        ``validation`` is int64, on the CPU, the indices of training images. The rest is the new
+        "train", in the same order, and mean and deviation are those of the rest: training on it can
+        see neither the held out images nor the test set.
         """
         rest = torch.ones(self.size("train"), dtype=torch.bool)
         rest[validation] = False

@@ -38,7 +38,7 @@ def none(draws: torch.Generator, images: int, device: torch.device) -> None:
     """Leave the images as they are, and draw nothing."""
 
 
-class crop_flip(Augmentation):  # noqa: N801 - named as in a study file
+class CropFlip(Augmentation):
     """Shift every image by up to ``padding`` pixels each way, and mirror half of the images.
 
     What a shift brings in from beyond the border is 0 (black), as in the recipe of He et al.

@@ -1,6 +1,6 @@
 """Accuracy in batches of other sizes, where an activation's output depends on its batch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -48,7 +48,7 @@ def accuracy_by_batch_size(
 
 
 @contextmanager
-def _votes_per_sample(layers: Iterable[nn.Module]) -> Iterator[None]:
+def _votes_per_sample(layers: Collection[nn.Module]) -> Iterator[None]:
     for layer in layers:
         layer.vote_per_sample = True  # type: ignore[assignment]
     try:

@@ -8,6 +8,9 @@ output is 0 for every image of the evaluation set, the definition of Lu, Shin, S
 ("Dying ReLU and initialization: theory and numerical examples", 2020) for a neuron, taken over the
 images at hand. *Sparsity* is the share of outputs that are 0 (Glorot, Bordes and Bengio, "Deep
 sparse rectifier neural networks", 2011), on the first evaluation batch, the same in every epoch.
+
+A module that stands in several places is one layer: units of the same shape are one unit, sparsity
+is that of the first place, and each of its votes counts as one of a batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +22,9 @@ from torch import Tensor, nn
 
 Probes = dict[str, dict[str, float]]
 """Layer (its module name in the network), then quantity, then value: shares from 0 to 1."""
+
+_Votes = list[tuple[Tensor, int]]
+"""A batch's balance (positives minus negatives) and its number of elements, batch by batch."""
 
 
 class LayerProbes:
@@ -34,14 +40,20 @@ class LayerProbes:
         self._voting: dict[str, Any] = {
             name: module for name, module in layers.items() if hasattr(module, "recorded")
         }
+        self._votes: dict[str, _Votes] = {}
         self._activity: dict[str, _Activity] = {}
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Keep the votes of the training batches in this context."""
-        for module in self._voting.values():
-            module.recorded = []
-        yield
+        """Keep the votes of the training batches in this context, which is one epoch."""
+        self._votes = {name: [] for name in self._voting}
+        for name, module in self._voting.items():
+            module.recorded = self._votes[name]
+        try:
+            yield
+        finally:
+            for module in self._voting.values():
+                module.recorded = None
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -58,14 +70,14 @@ class LayerProbes:
                 handle.remove()
 
     def read(self) -> Probes:
-        """Return what was seen since the last reading."""
+        """Return what was seen since the last reading; waits for the device."""
         seen: Probes = {}
         for name in self._layers:
             quantities = self._activity[name].quantities() if name in self._activity else {}
-            if name in self._voting:
-                quantities |= _branches(self._voting[name])
+            quantities |= _branches(self._votes.get(name, []))
             if quantities:
                 seen[name] = quantities
+        self._votes, self._activity = {}, {}
         return seen
 
 
@@ -73,19 +85,13 @@ class _Activity:
     """Which units of a layer were ever active, and how many outputs of the first batch were 0."""
 
     def __init__(self) -> None:
-        # The largest magnitude of every unit so far, by the shape of the output for an image: a
-        # module that stands in several places may see several.
+        # The largest magnitude of every unit so far, by the shape of the output for an image.
         self._peaks: dict[torch.Size, Tensor] = {}
         self._active_in_first: Tensor | None = None
         self._outputs_of_first = 0
 
     def watch(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        # In the order of memory, largest stride first: several times faster than a reduction over
-        # channels_last as it stands. Which order that is may change where a size is 1.
-        strides = output.stride()
-        others = sorted(range(1, output.dim()), key=lambda axis: -strides[axis])
-        reduced = output.detach().permute(0, *others).abs().amax(0)
-        peak = reduced.permute([others.index(axis) for axis in range(1, output.dim())])
+        peak = _peak(output.detach())
         if self._active_in_first is None:
             self._active_in_first = torch.count_nonzero(output)
             self._outputs_of_first = output.numel()
@@ -105,14 +111,23 @@ class _Activity:
         }
 
 
-def _branches(module: Any) -> dict[str, float]:
-    """Return what the votes of an epoch's batches say, and forget them."""
-    recorded: list[tuple[Tensor, int]] | None = module.recorded
-    module.recorded = None
-    if not recorded:
+def _peak(output: Tensor) -> Tensor:
+    """Return the largest magnitude of every unit over the images of a batch."""
+    # In the order of memory, largest stride first: several times faster than a reduction over
+    # channels_last as it stands. Which order that is may change where a size is 1.
+    axes = range(1, output.dim())
+    order = sorted(axes, key=lambda axis: -output.stride(axis))
+    ordered = output.permute(0, *order)
+    peak = torch.maximum(ordered.amax(0), -ordered.amin(0))
+    return peak.permute([order.index(axis) for axis in axes])
+
+
+def _branches(votes: _Votes) -> dict[str, float]:
+    """Return what the votes of an epoch's batches, in their order, say."""
+    if not votes:
         return {}
-    balances = torch.stack([balance for balance, _ in recorded]).cpu()
-    elements = torch.tensor([max(count, 1) for _, count in recorded])
+    balances = torch.stack([balance for balance, _ in votes]).cpu()
+    elements = torch.tensor([max(count, 1) for _, count in votes])
     negative = balances > 0
     quantities = {
         "negative_branch_rate": int(negative.sum()) / len(negative),

@@ -57,7 +57,7 @@ AUGMENTATIONS = Registry(
         Entry("none", "adarelu_sweep.training.augmentation:none", "images as they are"),
         Entry(
             "crop_flip",
-            "adarelu_sweep.training.augmentation:crop_flip",
+            "adarelu_sweep.training.augmentation:CropFlip",
             "shifted by up to padding pixels, zeros beyond the border; mirrored half of the time",
             {
                 "padding": Argument(Annotated[int, Field(ge=0, le=16)], 4),

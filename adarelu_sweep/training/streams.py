@@ -10,6 +10,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from adarelu_sweep.errors import UserError
+
 
 def generator(seed: int, *purpose: object) -> torch.Generator:
     """Return a CPU generator for a purpose, such as ``(seed, "batch order", epoch)``.
@@ -29,7 +31,10 @@ def validation_split(seed: int, images: int, fraction: float) -> Tensor:
     """Return which training images are held out: int64 indices in ascending order, on the CPU.
 
     Their number is the fraction of ``images``, rounded; at least 1, and 1 image is left at least.
+    Raises UserError if there are not two images.
     """
+    if images < 2:
+        raise UserError("a validation split needs 2 training images: raise data.train_limit")
     count = min(max(round(fraction * images), 1), images - 1)
     order = torch.randperm(images, generator=generator(seed, "validation split"))
     return order[:count].sort().values
