@@ -90,6 +90,23 @@ def test_an_arm_is_searched_in_the_fields_that_it_has(tmp_path: Path) -> None:
     assert isinstance(slope.low, float)  # 0 to 1 is a range of floats, as the field is one
 
 
+def test_an_argument_of_a_users_own_activation_is_searched(tmp_path: Path) -> None:
+    own = '{name="tests.own_parts:Drawing",numbers=2}'
+    study = read(
+        tmp_path,
+        f"matrix.activation=[{own}]",
+        SPACE.format('"activation.numbers"={low=1,high=4}'),
+    )
+    home = Home(tmp_path / "home")
+    jobs = work_off(Agenda(ledger_of(study, home), home))
+    numbers = {job.cell.settings.activation.arguments["numbers"] for job in jobs}
+    assert numbers <= {1, 2, 3, 4}
+    assert len(numbers) > 1
+    assert {job.cell.settings.arm for job in jobs} == {
+        "digits/vgg16_bn(width=0.0625)/tests.own_parts:Drawing(numbers=2)"
+    }
+
+
 SPACE = "search.space={{{}}}"
 
 

@@ -32,8 +32,9 @@ def batch_size_table(results: Results) -> Table | None:
         rows,
         [
             "Same weights, last epoch; mean over seeds (sample deviation). Only activations whose "
-            "output for an image depends on the other images of its batch are measured so; where "
-            "a size needs many passes, on the first 1,000 test images."
+            "output for an image depends on the other images of its batch are measured so. In batches "
+            "of 1, AdaReLU's images vote alone in one pass; an activation that cannot do that is "
+            "shown the first 1,000 test images."
         ],
     )
 
