@@ -31,8 +31,8 @@ def batch_size_table(results: Results) -> Table | None:
         [*ARM, Column("evaluated in"), *(Column(f"batches of {size} (%)") for size in sizes)],
         rows,
         [
-            "Same weights, last epoch; mean over seeds (sample deviation). Only activations whose "
-            "output for an image depends on the other images of its batch are measured so. In batches "
+            "Same weights, last epoch; mean over seeds (sample deviation). Only activations are "
+            "measured so whose output for an image depends on the others of its batch. In batches "
             "of 1, AdaReLU's images vote alone in one pass; an activation that cannot do that is "
             "shown the first 1,000 test images."
         ],
