@@ -81,10 +81,13 @@ def describe_model(settings: TrialSettings, dataset: ResidentDataset) -> dict[st
 def load_classifier(folder: Path) -> Classifier:
     """Rebuild the classifier of a finished trial on the CPU, for evaluation.
 
-    Raises FileNotFoundError if the trial kept no model.
+    Raises FileNotFoundError if the trial kept no model, ValueError if it was kept by a version that
+    did not yet say how its images were normalized.
     """
     with safe_open(folder / MODEL, framework="pt") as file:
         metadata = file.metadata() or {}
+    if not {"settings", "pixels"} <= metadata.keys():
+        raise ValueError("an earlier version kept the model, without its images' normalization")
     settings = TrialSettings.model_validate_json(metadata["settings"])
     pixels = Pixels.model_validate_json(metadata["pixels"])
     network = build_network(
