@@ -151,11 +151,22 @@ def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home:
     click.echo(as_table(collect(ledger, home)), nl=False)
     click.echo(f"The whole report: {home.report_folder(name) / 'report.html'}")
     server = find_server(home)
-    if record.tracking_uri:
-        click.echo(f"Browse it at {record.tracking_uri}, experiment {name!r}.")
-    elif server:
-        click.echo(f"Browse it at {server.url}, experiment {name!r}.")
-        click.echo("The server stays up until 'adarelu-sweep server stop'.")
+    url = record.tracking_uri or (server.url if server else None)
+    if url:
+        click.echo(f"Browse it, experiment {name!r}: {_charts(url, home.study_folder(name))}")
+        if not record.tracking_uri:
+            click.echo("The server stays up until 'adarelu-sweep server stop'.")
     else:
         click.echo("Browse it with: adarelu-sweep ui")
     ctx.exit(1 if ending.state == "failed" else 0)
+
+
+def _charts(url: str, study_folder: Path) -> str:
+    """Return the address of MLflow's charts of a study, whose start page shows other things."""
+    from adarelu_sweep.tracking.delivered import Delivered
+
+    delivered = Delivered.read(study_folder)
+    if delivered is None or not delivered.experiment:
+        return url
+    runs = f"{url}/#/experiments/{delivered.experiment}/runs"
+    return f"{runs}?workflowType=machine_learning&compareRunsMode=CHART"

@@ -146,7 +146,8 @@ class MlflowTracker:
 
     def _set_study_status(self, status: RunStatus) -> None:
         self._experiment.set_status(self.parent_run, status)
-        Delivered(run_id=self.parent_run, status=status).write(self._study_folder)
+        delivered = Delivered(run_id=self.parent_run, experiment=self._experiment.id, status=status)
+        delivered.write(self._study_folder)
 
 
 def _note(record: StudyRecord) -> str:
