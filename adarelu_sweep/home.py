@@ -60,6 +60,10 @@ class Home:
         """Return where the workers of a study write what they print."""
         return self.root / "logs" / study
 
+    def report_folder(self, study: str) -> Path:
+        """Return where a study's report is written, unless somewhere else is asked for."""
+        return self.root / "reports" / study
+
     @property
     def server_file(self) -> Path:
         """What says which MLflow server is up."""

@@ -20,6 +20,9 @@ test_limit = 100
 [training]
 epochs = 3
 optimizer = { name = "sgd", lr = 0.02, momentum = 0.9 }
+[report] # what takes its time is tried by the tests that are about it
+figures = false
+register_model = false
 """
 
 

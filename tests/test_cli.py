@@ -275,6 +275,19 @@ def test_validate_heeds_overrides_and_says_what_will_be_downloaded(
     assert not (tmp_path / "no").exists()
 
 
+def test_validate_says_what_the_seeds_can_show(here: Command, study_file: Path) -> None:
+    activations = 'matrix.activation=["relu", "prelu", "leaky_relu", "adarelu"]'
+    out = here.succeed("validate", study_file, "--set", activations, "--set", "matrix.seeds=5")
+    assert (
+        "  power        with 5 seeds no difference, however large, can be significant at 5 % (the "
+        "smallest possible p is 0.0625): 6 seeds or more are needed, 7 or more after Holm's "
+        "correction for 3 comparisons\n"
+    ) in out
+    modules, out = imported(here, "validate", study_file, "--set", "matrix.seeds=20")
+    assert "20 seeds: a difference of 0.66 standard deviations of the paired differences" in out
+    assert modules.isdisjoint({"torch", "mlflow", "optuna", "matplotlib", "pandas"})
+
+
 def test_validate_divides_the_gpus(tmp_path: Path, study_file: Path) -> None:
     command = on_machine(tmp_path, GPU, BUSY)
     out = command.succeed("validate", study_file)
@@ -349,9 +362,10 @@ def test_a_study_that_is_there_and_one_that_is_not(here: Command, study_file: Pa
         "waiting": 4,
     }
     assert here.json("list", "--json") == [state]
-    arms = here.json("report", "small", "--format", "json")["arms"]
+    arms = here.json("report", "small", "--format", "json", "--no-figures")["arms"]
     assert [arm["n"] for arm in arms] == [0, 0]
-    assert here.succeed("report", "small", "--format", "csv").startswith("dataset,network,")
+    printed = here.succeed("report", "small", "--format", "csv", "--no-figures")
+    assert printed.startswith("dataset,network,")
 
 
 def test_the_home_may_be_given_after_the_name(here: Command, study_file: Path) -> None:

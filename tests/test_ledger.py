@@ -19,13 +19,8 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import (
-    Counts,
-    Ledger,
-    LedgerTrial,
-    StudyLedger,
-    TrialResult,
-)
+from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
 
 
 def record(name: str = "mine", seeds: int = 3) -> StudyRecord:
@@ -244,7 +239,8 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger, TrialResult
+from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.trials import TrialResult
 study = Ledger(Path(sys.argv[1])).open("mine")
 todo = list(cells(study.record.study))
 study.complete(study.begin(todo[0], 1), TrialResult(91.25, 0.5, 2, False))

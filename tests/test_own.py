@@ -264,8 +264,9 @@ def test_an_installed_package_is_trained_by_its_names_and_by_reference(command: 
         "--set=matrix.seeds=1",
         f"--set=matrix.network=[{tables}]",
         f"--set=matrix.activation=['relu', {beta}]",
+        "--set=report.figures=false",
     )
-    report = command.json("report", "own", "--format", "json")
+    report = command.json("report", "own", "--format", "json", "--no-figures")
     means = {(arm["network"], arm["activation"]): arm["mean"] for arm in report["arms"]}
     assert set(means) == set(itertools.product(networks, activations))
     # The same code under two names gives the same numbers; another activation gives others.

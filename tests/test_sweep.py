@@ -34,10 +34,15 @@ METRICS = {
     "lr",
     "epoch_seconds",
     "images_per_second",
+    "probe/dead_fraction",
+    "probe/sparsity",
 }
+BRANCHES = {"probe/negative_branch_rate", "probe/branch_change_rate", "probe/imbalance"}
 ARTIFACTS = {
     "trial.json",
     "history.csv",
+    "probes.csv",
+    "probes.png",
     "curves.png",
     "confusion_matrix.csv",
     "confusion_matrix.png",
@@ -79,9 +84,12 @@ def runs(command: Command, name: str) -> tuple[Run, list[Run], MlflowClient]:
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], max_results=1000)
-    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-    assert len(parents) == 1
-    return parents[0], [run for run in found if run is not parents[0]], client
+    kinds: dict[str, list[Run]] = {"study": [], "trial": [], "arm": []}
+    for run in found:
+        kinds[run.data.tags["adarelu_sweep.kind"]].append(run)
+    (parent,) = kinds["study"]
+    assert len({run.data.tags["arm"] for run in kinds["arm"]}) == len(kinds["arm"])
+    return parent, kinds["trial"], client
 
 
 def optuna_trials(command: Command, name: str) -> list[optuna.trial.FrozenTrial]:
@@ -103,12 +111,22 @@ def assert_books_agree(command: Command, name: str, trials: int, epochs: int) ->
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["outcome"] == "complete"
         assert run.data.metrics["test/accuracy"] == trial.value
-        assert set(run.data.metrics) == METRICS
-        for key in METRICS:
+        every_epoch, at_the_end = metrics_of(run)
+        assert set(run.data.metrics) == every_epoch | at_the_end
+        for key in every_epoch | at_the_end:
             steps = [m.step for m in client.get_metric_history(run.info.run_id, key)]
-            assert sorted(steps) == list(range(1, epochs + 1)), key
+            wanted = [epochs] if key in at_the_end else list(range(1, epochs + 1))
+            assert sorted(steps) == wanted, key
         assert {file.path for file in client.list_artifacts(run.info.run_id)} == ARTIFACTS
         assert list(trial.intermediate_values) == list(range(1, epochs + 1))
+
+
+def metrics_of(run: Run) -> tuple[set[str], set[str]]:
+    """The metrics that a complete trial's run has at every epoch, and those of its last one."""
+    if run.data.params["activation.name"] != "adarelu":
+        return METRICS, set()
+    sizes = {1, int(run.data.params["training.batch_size"]), 1000}
+    return METRICS | BRANCHES, {f"test/accuracy_batch_{size}" for size in sizes}
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
@@ -122,7 +140,7 @@ def artifact(client: MlflowClient, run: Run, path: str, folder: Path) -> str:
 
 
 def numbers(command: Command, name: str) -> Any:
-    return command.json("report", name, "--format", "json")["arms"]
+    return command.json("report", name, "--format", "json", "--no-figures")["arms"]
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +226,7 @@ def test_the_report_is_the_last_epoch_bit_for_bit(command: Command, undisturbed:
         assert arm["mean"] == pytest.approx(np.mean(accuracies))
         assert arm["std"] == pytest.approx(np.std(accuracies, ddof=1))
     for style in ("table", "markdown", "csv"):
-        text = command.succeed("report", "small", "--format", style)
+        text = command.succeed("report", "small", "--format", style, "--no-figures")
         assert "adarelu" in text
         assert "fixed subset" in text
 
@@ -441,7 +459,7 @@ def test_an_exception_fails_its_trial_alone(
     assert files == {"trial.json", "traceback.txt"}
     assert [trial.state.name for trial in optuna_trials(command, name)] == ["FAIL", "COMPLETE"]
     assert command.run("resume", name).returncode == 1
-    report = command.json("report", name, "--format", "json")
+    report = command.json("report", name, "--format", "json", "--no-figures")
     assert [arm["n"] for arm in report["arms"]] == [0, 1]
     assert report["arms"][0]["mean"] is None
 

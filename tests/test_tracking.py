@@ -1,16 +1,21 @@
 """The MLflow server's life, what a run holds, and delivery through an outage. All of it real."""
 
+import csv
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from safetensors.numpy import save_file
 
@@ -25,7 +30,14 @@ from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.tracking.server import Server, ensure_server, find_server, stop_server
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
-from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History, Outcome
+from adarelu_sweep.tracking.study_report import ArmCurves, StudyReport
+from adarelu_sweep.training.history import (
+    CHECKPOINT,
+    CONFUSION_MATRIX,
+    EpochRecord,
+    History,
+    Outcome,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +58,7 @@ def record(request: pytest.FixtureRequest) -> StudyRecord:
     """A study of one arm and three seeds, named after the test."""
     study = Study.model_validate(
         {
-            "name": request.node.name,
+            "name": re.sub(r"\W+", "-", request.node.name).strip("-"),
             "matrix": {"dataset": "digits", "network": "vgg16", "activation": "relu", "seeds": 3},
             "training": {"epochs": 5},
         }
@@ -67,23 +79,49 @@ class Trial:
         self.history = History()
 
     def train(self, epochs: int, outcome: Outcome | None = None, loss: float = 0.5) -> None:
+        split = self.settings.measured_on
         for epoch in range(len(self.history.epochs) + 1, len(self.history.epochs) + epochs + 1):
             metrics = {
                 "train/loss": loss,
-                "test/loss": loss,
+                f"{split}/loss": loss,
                 "train/accuracy": epoch * 1.5,
-                "test/accuracy": epoch / 3,
+                f"{split}/accuracy": epoch / 3,
             }
-            timestamp = 1_700_000_000_000 + epoch
-            self.history.epochs.append(
-                EpochRecord(epoch=epoch, timestamp=timestamp, metrics=metrics)
-            )
+            self.add(EpochRecord(epoch=epoch, timestamp=1_700_000_000_000 + epoch, metrics=metrics))
+        self.keep(outcome)
+
+    def add(self, record: EpochRecord) -> None:
+        self.history.epochs.append(record)
+
+    def keep(self, outcome: Outcome | None = None) -> None:
         self.history.outcome = outcome
         metadata = {"history": self.history.model_dump_json()}
         save_file({"weight": np.zeros(1)}, self.folder / CHECKPOINT, metadata)
 
     def snapshot(self, status: RunStatus = "RUNNING", **tags: str) -> TrialSnapshot:
-        return TrialSnapshot(str(self.number), self.settings, self.folder, status, tags)
+        return TrialSnapshot(
+            str(self.number), "s", self.number, self.settings, self.folder, status, tags
+        )
+
+
+def study_report(folder: Path, *arms: ArmCurves, note: str = "| a | table |") -> StudyReport:
+    """A report whose folder holds one file."""
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    (report / "report.md").write_text(note)
+    return StudyReport(report, note, list(arms))
+
+
+def arm(name: str, *accuracies: float) -> ArmCurves:
+    curves = {"test/accuracy": list(accuracies), "test/loss": [math.nan] * len(accuracies)}
+    return ArmCurves(f"{name}, vgg16: mean of 3 seeds", name, {"activation.name": name}, curves)
+
+
+def arm_runs(tracker: MlflowTracker, client: MlflowClient) -> list[Run]:
+    """The arms' runs in the order in which MLflow lists them by default, as a person sees them."""
+    experiment = client.get_run(tracker.parent_run).info.experiment_id
+    found = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
+    return [run for run in found if run.data.tags["adarelu_sweep.kind"] == "arm"]
 
 
 def steps(client: MlflowClient, run_id: str, key: str = "test/accuracy") -> list[int]:
@@ -248,6 +286,138 @@ def test_a_run_that_was_made_twice_is_one(
     assert {run.info.run_id for run in found} == {first.run_id, tracker.parent_run}
 
 
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+def test_the_study_run_shows_the_report(
+    server: Server, record: StudyRecord, tmp_path: Path, status: RunStatus
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    tracker.begin_study()
+    client = MlflowClient(server.url)
+    long = "\n".join(f"| line {n} | {'x' * 50} |" for n in range(1000))
+    for note in ("| first |", "| second |", long):
+        assert tracker.end_study(status, study_report(tmp_path, note=note)) is None
+        shown = client.get_run(tracker.parent_run).data.tags["mlflow.note.content"]
+        table, cut, _ = shown.partition("\n\n(Cut here")
+        assert bool(cut) == (note is long)
+        assert note.startswith(table)
+        assert len(table) > 7000 or table == note
+        assert table.endswith("|"), "it ends with a whole line"
+    assert client.get_run(tracker.parent_run).info.status == status
+    assert Delivered.is_settled(tmp_path, status)
+    kept = client.download_artifacts(tracker.parent_run, "report/report.md", str(tmp_path))
+    assert Path(kept).read_text() == long
+
+
+def test_arm_runs_are_those_of_the_newest_report(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    client = MlflowClient(server.url)
+    relu, adarelu = arm("relu", 90.0, 95.5), arm("adarelu", 60.0, 70.25)
+    for _ in range(2):
+        tracker.end_study("FINISHED", study_report(tmp_path, relu, adarelu))
+        runs = arm_runs(tracker, client)
+        assert [run.data.tags["arm"] for run in runs] == ["relu", "adarelu"]
+    first, second = runs
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert second.info.run_name == "adarelu, vgg16: mean of 3 seeds"
+    assert second.data.params == {"activation.name": "adarelu"}
+    assert "mlflow.parentRunId" not in second.data.tags
+    history = client.get_metric_history(second.info.run_id, "test/accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 60.0), (2, 70.25)]
+    assert math.isnan(second.data.metrics["test/loss"])
+    # What is the same stays; what has changed is replaced; what is gone, goes.
+    tracker.end_study("KILLED", study_report(tmp_path, relu, arm("adarelu", 60.0, 70.5)))
+    again = arm_runs(tracker, client)
+    assert again[0].info.run_id == first.info.run_id
+    assert again[1].info.run_id != second.info.run_id
+    assert again[1].data.metrics["test/accuracy"] == 70.5
+    tracker.end_study("FINISHED", study_report(tmp_path, relu))
+    assert [run.data.tags["arm"] for run in arm_runs(tracker, client)] == ["relu"]
+
+
+def test_what_a_kill_left_of_the_arm_runs_is_cleared(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """Killed at each request in turn, and repeated: one run for each arm, whole."""
+    client = MlflowClient(server.url)
+    before = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 70.0))
+    after = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 80.0))
+    for calls in range(6):
+        tracker = MlflowTracker(server.url, record, tmp_path)
+        tracker.end_study("FINISHED", before)
+        left = calls
+
+        def send(send: Any, *arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise ConnectionError("killed")
+            return send(*arguments, **options)
+
+        killed = MlflowTracker(server.url, record, tmp_path)
+        for name in ("set_tag", "create_run", "log_batch", "set_terminated", "delete_run"):
+            setattr(killed._client, name, partial(send, getattr(killed._client, name)))
+        with pytest.raises(ConnectionError):
+            killed.end_study("FINISHED", after)
+        tracker.end_study("FINISHED", after)
+        found = [run.data.metrics["test/accuracy"] for run in arm_runs(tracker, client)]
+        assert found == [95.0, 80.0], f"killed at request {calls}"
+
+
+def test_probes_are_a_few_metrics_and_one_table(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    client = MlflowClient(server.url)
+    for epoch in (1, 2):
+        layers = {f"features.{n}.act": {"sparsity": n / 8, "dead_fraction": 0.5} for n in range(3)}
+        layers["last.act"] = {"imbalance": epoch / 4}
+        metrics = dict.fromkeys(["train/loss", "train/accuracy", "test/loss", "test/accuracy"], 1.0)
+        if epoch == 2:
+            metrics["test/accuracy_batch_1"] = 12.5
+        trial.add(EpochRecord(epoch=epoch, timestamp=epoch, metrics=metrics, probes=layers))
+        trial.keep("complete" if epoch == 2 else None)
+        for _ in range(2):
+            tracker.deliver(trial.snapshot("RUNNING" if epoch == 1 else "FINISHED"))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    run = client.get_run(delivered.run_id)
+    probed = {key: value for key, value in run.data.metrics.items() if key.startswith("probe/")}
+    assert probed == {"probe/sparsity": 0.125, "probe/dead_fraction": 0.5, "probe/imbalance": 0.5}
+    assert steps(client, delivered.run_id, "probe/sparsity") == [1, 2]
+    assert run.data.metrics["test/accuracy_batch_1"] == 12.5
+    folder = Path(client.download_artifacts(delivered.run_id, "", str(tmp_path)))
+    with (folder / "probes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (3 * 2 + 1)
+    assert rows[-1] == {"epoch": "2", "layer": "last.act", "quantity": "imbalance", "value": "0.5"}
+    assert (folder / "probes.png").stat().st_size > 1000
+    with (folder / "history.csv").open(newline="") as file:
+        assert [row["test/accuracy_batch_1"] for row in csv.DictReader(file)] == ["", "12.5"]
+
+
+def test_a_trial_of_a_search_has_a_validation_split(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 1)
+    trial.settings = trial.settings.model_copy(update={"validation_fraction": 0.25})
+    trial.train(2, "complete")
+    (trial.folder / CONFUSION_MATRIX).write_text("1,0\n0,1\n")
+    tracker.deliver(trial.snapshot("FINISHED"))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    run = client.get_run(delivered.run_id)
+    assert run.info.run_name == "relu, vgg16, digits: search 0001"
+    assert steps(client, delivered.run_id, "val/accuracy") == [1, 2]
+    assert not any(key.startswith("test/") for key in run.data.metrics)
+    files = {file.path for file in client.list_artifacts(delivered.run_id)}
+    assert {"curves.png", "history.csv", "confusion_matrix.png"} <= files
+
+
 # Delivery
 
 
@@ -271,7 +441,7 @@ def test_delivery_waits_for_a_server_that_comes_late(
         delivery.post(trial.snapshot())
         trial.train(3, "complete")
         delivery.post(trial.snapshot("FINISHED"))
-    assert delivery.finish("FINISHED", {"table.txt": "x"}, patience=30)
+    assert delivery.finish("FINISHED", study_report(tmp_path), patience=30)
     assert len(troubles) == 1
     assert "not yet there" in troubles[0]
     client = MlflowClient(server.url)
@@ -283,7 +453,7 @@ def test_delivery_waits_for_a_server_that_comes_late(
     parent = Delivered.read(tmp_path)
     assert parent is not None
     assert client.get_run(parent.run_id).info.status == "FINISHED"
-    assert [f.path for f in client.list_artifacts(parent.run_id, "report")] == ["report/table.txt"]
+    assert [f.path for f in client.list_artifacts(parent.run_id, "report")] == ["report/report.md"]
 
 
 def test_a_server_that_dies_and_comes_back_gets_everything_once(
@@ -315,7 +485,7 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         ensure_server(home, server.port)
         trial.train(1, "complete")
         delivery.post(trial.snapshot("FINISHED"))
-        assert delivery.finish("FINISHED", {}, patience=30)
+        assert delivery.finish("FINISHED", None, patience=30)
         assert len(troubles) == 1
         delivered = Delivered.read(trial.folder)
         assert delivered is not None
@@ -334,6 +504,6 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     trial = Trial(tmp_path, record, 0)
     trial.train(5, "complete")
     delivery.post(trial.snapshot("FINISHED"))
-    assert not delivery.finish("FINISHED", {}, patience=0.5)
+    assert not delivery.finish("FINISHED", None, patience=0.5)
     assert len(troubles) == 1
     assert not Delivered.is_settled(trial.folder, "FINISHED")

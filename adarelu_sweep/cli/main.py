@@ -15,7 +15,7 @@ _COMMANDS = {
     "validate": ("sweeps", "Show the plan of a study file; train nothing."),
     "status": ("studies", "Show where a study stands."),
     "list": ("studies", "List the studies of a home."),
-    "report": ("studies", "Print the results of a study."),
+    "report": ("studies", "Write the report of a study, and print its results."),
     "ui": ("servers", "Open the home's records in MLflow's UI."),
     "server": ("servers", "Start, stop or look at the home's MLflow server."),
     "data": ("data", "Fetch and list data sets."),

@@ -10,7 +10,9 @@ from adarelu_sweep.cli import options
 
 if TYPE_CHECKING:
     from adarelu_sweep.home import Home
+    from adarelu_sweep.supervising.ledger import StudyLedger
     from adarelu_sweep.supervising.state import StudyState
+    from adarelu_sweep.tracking.study_report import StudyReport
 
 
 @click.command("status")
@@ -51,21 +53,75 @@ def list_command(home: Path | None, as_json: bool) -> None:
 @click.argument("name")
 @options.home_option
 @click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder to write.  [default: HOME/reports/NAME]",
+)
+@click.option(
     "--format",
     "style",
     type=click.Choice(["table", "markdown", "csv", "json"]),
     default="table",
     show_default=True,
+    help="What to print.",
 )
-def report_command(name: str, home: Path | None, style: str) -> None:
-    """Print the results of the study NAME, finished or not, and nothing else."""
+@click.option(
+    "--baseline",
+    metavar="LABEL",
+    help="Activation to compare the others with.  [default: relu, else the first]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Test accuracy that counts as converged.  [default: 95 % of the baseline's]",
+)
+@click.option("--no-figures", is_flag=True, help="Write text only, at once.")
+@click.option("--no-log", is_flag=True, help="Do not log the report on the study's MLflow run.")
+def report_command(
+    name: str,
+    home: Path | None,
+    output: Path | None,
+    style: str,
+    baseline: str | None,
+    threshold: float | None,
+    no_figures: bool,
+    no_log: bool,
+) -> None:
+    """Write the report of the study NAME, finished or not, and print its results.
+
+    The report is logged on the study's run in MLflow too.
+    """
     from adarelu_sweep.home import Home
-    from adarelu_sweep.reporting.formats import FORMATS
+    from adarelu_sweep.reporting.document import as_json
+    from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
+    from adarelu_sweep.reporting.report import write_report
     from adarelu_sweep.reporting.results import collect
+    from adarelu_sweep.reporting.study_report import study_report
     from adarelu_sweep.supervising.ledger import Ledger
 
-    ledger = Ledger.existing(Home.locate(home).optuna_db)
-    click.echo(FORMATS[style](collect(ledger.open(name))), nl=False)
+    here = Home.locate(home)
+    ledger = Ledger.existing(here.optuna_db).open(name)
+    results = collect(ledger, here, baseline, threshold)
+    folder = output.expanduser().resolve() if output else here.report_folder(name)
+    write_report(results, folder, figures=not no_figures)
+    formats = {"table": as_table, "markdown": as_markdown, "csv": as_csv, "json": as_json}
+    click.echo(formats[style](results), nl=False)
+    click.echo(f"The whole report: {folder / 'report.html'}", err=True)
+    if not no_log:
+        _log(ledger, here, study_report(results, folder))
+
+
+def _log(ledger: "StudyLedger", home: "Home", report: "StudyReport") -> None:
+    """Log a report on the study's run; where that fails, it is written all the same."""
+    from adarelu_sweep.tracking.connecting import connect, given_address
+
+    try:
+        connect(home, ledger.record, given_address(ledger.record)).log_report(report)
+    except Exception as error:  # of the network, the server, or MLflow's client
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        click.echo(f"Warning: the report is not logged in MLflow: {reason}", err=True)
 
 
 def _states(home: "Home") -> "list[StudyState]":

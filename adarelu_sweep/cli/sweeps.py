@@ -1,5 +1,6 @@
 """``launch``, ``resume`` and ``validate``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.ledger import StudyLedger
     from adarelu_sweep.supervising.supervisor import Ending
+    from adarelu_sweep.tracking.study_report import StudyReport
 
 
 @click.command("launch")
@@ -53,7 +55,8 @@ def launch_command(
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
     machine = Machine(gpus, workers, data_dir)
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, _tables, _console())
+    tables = partial(_report, here)
+    ledger, ending = launch(study, source, here, machine, tracking_uri or None, tables, _console())
     _conclude(ctx, ledger, ending, here)
 
 
@@ -78,7 +81,7 @@ def resume_command(
 
     here = Home.locate(home)
     machine = Machine(gpus, workers, data_dir)
-    ledger, ending = resume(name, here, machine, _tables, _console())
+    ledger, ending = resume(name, here, machine, partial(_report, here), _console())
     _conclude(ctx, ledger, ending, here)
 
 
@@ -116,17 +119,22 @@ def _console() -> "Console":
     return Console(stderr=True)
 
 
-def _tables(ledger: "StudyLedger") -> dict[str, str]:
-    """Return the files of the parent run's report."""
-    from adarelu_sweep.reporting.formats import as_csv, as_json, as_markdown
+def _report(home: "Home", ledger: "StudyLedger", ending: "Ending") -> "StudyReport | None":
+    """Write the report of a study's end; in haste, without figures, when it was interrupted."""
+    from adarelu_sweep.errors import UserError
+    from adarelu_sweep.reporting.report import write_report
     from adarelu_sweep.reporting.results import collect
+    from adarelu_sweep.reporting.study_report import study_report
 
-    results = collect(ledger)
-    return {
-        "report.md": as_markdown(results),
-        "report.csv": as_csv(results),
-        "report.json": as_json(results),
-    }
+    interrupted = ending.state == "interrupted"
+    results = collect(ledger, home, state=ending.state, in_haste=interrupted)
+    folder = home.report_folder(results.name)
+    try:
+        write_report(results, folder, results.study.report.figures and not interrupted)
+    except UserError as error:
+        click.echo(f"Warning: {error}", err=True)
+        return None
+    return study_report(results, folder)
 
 
 def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home: "Home") -> None:
@@ -140,7 +148,8 @@ def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home:
     if ending.state == "interrupted":
         click.echo(f"Interrupted. Go on with: adarelu-sweep resume {name}", err=True)
         ctx.exit(128 + (ending.signal or 2))
-    click.echo(as_table(collect(ledger)), nl=False)
+    click.echo(as_table(collect(ledger, home)), nl=False)
+    click.echo(f"The whole report: {home.report_folder(name) / 'report.html'}")
     server = find_server(home)
     if record.tracking_uri:
         click.echo(f"Browse it at {record.tracking_uri}, experiment {name!r}.")

@@ -33,5 +33,6 @@ def build_network(
         built = constructor(activations, in_channels, num_classes, **network.arguments)
     if not isinstance(built, nn.Module):
         raise TypeError(f"{network.name} built a {type(built).__name__}, not an nn.Module")
-    initialize(built, generator)
+    if network.name in NETWORKS:  # a user's own keeps what its constructor drew
+        initialize(built, generator)
     return built

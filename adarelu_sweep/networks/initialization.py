@@ -8,7 +8,7 @@ from adarelu_sweep.activations.layers import own_modules
 
 @torch.no_grad()
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw the weights of a network on the CPU from ``generator`` alone, in module order.
+    """Draw the weights of a built-in network on the CPU from ``generator`` alone, in module order.
 
     - ``Conv2d``: He normal (He et al. 2015), standard deviation sqrt(2 / fan_out); bias 0.
     - ``BatchNorm2d``: weight 1, bias 0, running mean 0, running variance 1.

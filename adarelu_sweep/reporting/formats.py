@@ -1,46 +1,50 @@
-"""A study's results as a table for a terminal, Markdown, CSV and JSON."""
+"""A study's results whole: for a terminal, as Markdown, and as CSV."""
 
 import csv
 import io
-import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 
-from rich.console import Console
-from rich.table import Table
+from adarelu_sweep.reporting import render
+from adarelu_sweep.reporting.comparison_tables import accuracy_table, comparison_table
+from adarelu_sweep.reporting.evidence import weigh
+from adarelu_sweep.reporting.results import Results
+from adarelu_sweep.reporting.sections import sections
+from adarelu_sweep.reporting.sentences import findings, state_words
+from adarelu_sweep.reporting.table import Table
 
-from adarelu_sweep.reporting.results import Arm, Results
-
-_HEADINGS = ["data set", "network", "activation", "n", "test accuracy (%)", "std", "diverged"]
+Pictures = Mapping[str, Iterable[tuple[str, str]]]
+"""A section's key to the captions and paths of its figures."""
 
 
 def as_table(results: Results) -> str:
-    """Return a table for a terminal, ending in a line break."""
-    table = Table(title=f"{results.study}: test accuracy at the last epoch")
-    for heading in _HEADINGS:
-        right = heading in {"n", "test accuracy (%)", "std", "diverged"}
-        table.add_column(heading, justify="right" if right else "left")
-    for arm in results.arms:
-        table.add_row(*_row(arm))
-    text = io.StringIO()
-    console = Console(file=text, width=120, highlight=False)
-    console.print(table)
-    for note in _notes(results):
-        console.print(note, markup=False)
-    return text.getvalue()
-
-
-def as_markdown(results: Results) -> str:
-    """Return a Markdown table with a heading, ending in a line break."""
-    lines = [f"# {results.study}", "", "Test accuracy at the last epoch.", ""]
-    lines += [
-        "| " + " | ".join(_HEADINGS) + " |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    lines += ["| " + " | ".join(_row(arm)) + " |" for arm in results.arms]
-    for note in _notes(results):
-        lines += ["", note]
+    """Return accuracy, comparisons and findings for a terminal, ending in a line break."""
+    lines = [results.name, *state_words(results), ""]
+    lines += [render.as_text(table) for table in _summary_tables(results)]
+    for label, sentences in findings(weigh(results)):
+        lines += [f"{label}:", *(f"  {sentence}" for sentence in sentences)]
     return "\n".join(lines) + "\n"
+
+
+def as_summary(results: Results) -> str:
+    """Return state, findings, accuracy and comparisons as Markdown, for a run's page."""
+    lines = _opening(results)
+    for table in _summary_tables(results):
+        lines += [f"### {table.title}", "", render.as_markdown(table)]
+    return "\n".join(lines)
+
+
+def as_markdown(results: Results, pictures: Pictures | None = None) -> str:
+    """Return the whole report as Markdown, ending in a line break."""
+    lines = [f"# {results.name}", "", *_opening(results)]
+    for section in sections(weigh(results)):
+        lines += [f"## {section.title}", ""]
+        for text in section.text:
+            lines += [text, ""]
+        for table in section.tables:
+            lines += [f"### {table.title}", "", render.as_markdown(table)]
+        for caption, path in (pictures or {}).get(section.key, ()):
+            lines += [f"![{caption}]({path})", ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def as_csv(results: Results) -> str:
@@ -61,44 +65,17 @@ def as_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def as_json(results: Results) -> str:
-    """Return the results as JSON; floats read back bit for bit, what is not finite is null."""
-    document = {
-        "study": results.study,
-        "subset": results.subset,
-        "arms": [
-            {
-                "dataset": arm.dataset,
-                "network": arm.network,
-                "activation": arm.activation,
-                "n": arm.n,
-                "mean": arm.mean,
-                "std": arm.std,
-                "trials": [{"seed": t.seed, **asdict(t.result)} for t in arm.trials],
-            }
-            for arm in results.arms
-        ],
-    }
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+def _opening(results: Results) -> list[str]:
+    lines: list[str] = []
+    for words in state_words(results):
+        lines += [f"**{words}**", ""]
+    lines += ["## In plain words", ""]
+    for label, sentences in findings(weigh(results)):
+        lines += [f"{label}:", "", *(f"- {sentence}" for sentence in sentences), ""]
+    return lines
 
 
-FORMATS: dict[str, Callable[[Results], str]] = {
-    "table": as_table,
-    "markdown": as_markdown,
-    "csv": as_csv,
-    "json": as_json,
-}
-
-
-def _row(arm: Arm) -> list[str]:
-    n = str(arm.n) if arm.n == arm.planned else f"{arm.n} of {arm.planned}"
-    mean = "-" if arm.mean is None else f"{arm.mean:.2f}"
-    std = "-" if arm.std is None else f"{arm.std:.2f}"
-    return [arm.dataset, arm.network, arm.activation, n, mean, std, str(arm.diverged)]
-
-
-def _notes(results: Results) -> list[str]:
-    notes = [results.subset] if results.subset else []
-    if results.is_partial:
-        notes.append("Not every trial has a result: the study is not complete.")
-    return notes
+def _summary_tables(results: Results) -> list[Table]:
+    evidence = weigh(results)
+    compared = any(block.contenders for block in evidence.blocks)
+    return [accuracy_table(evidence), *([comparison_table(evidence)] if compared else [])]

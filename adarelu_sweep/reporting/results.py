@@ -1,10 +1,27 @@
-"""The results of a study, from its ledger."""
+"""The results of a study: its finished trials from the ledger, their histories from the home."""
 
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import nan
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
 
-from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import StudyLedger, TrialResult
+from optuna.trial import TrialState
+
+from adarelu_sweep.components import Scalar, unknown
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.books import ArmBook
+from adarelu_sweep.supervising.ledger import StudyLedger
+from adarelu_sweep.supervising.search import ArmSearch as Searching
+from adarelu_sweep.supervising.state import state_of
+from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
+from adarelu_sweep.training.history import History
+from adarelu_sweep.training.settings import TrialSettings
+
+State = Literal["running", "interrupted", "complete", "failed"]
 
 
 @dataclass(frozen=True)
@@ -13,17 +30,43 @@ class SeedResult:
 
     seed: int
     result: TrialResult
+    number: int
+    """Its number in the ledger."""
+    folder: Path
+    """Where its checkpoint and its weights lie."""
+    history: History = field(default_factory=History)
+    """Empty where the checkpoint is gone or unreadable."""
+
+    def curve(self, metric: str) -> list[float] | None:
+        """Return a metric at every epoch, from epoch 1 on; None where some epoch lacks it."""
+        values = [record.metrics.get(metric) for record in self.history.epochs]
+        known = [value for value in values if value is not None]
+        return known if known and len(known) == len(values) else None
 
 
 @dataclass(frozen=True)
 class Arm:
     """Data set x network x activation, with the finished trials in the order of their seeds."""
 
-    dataset: str
-    network: str
-    activation: str
+    settings: TrialSettings
+    """Those of its first seed."""
     planned: int
     trials: list[SeedResult]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.settings.dataset
+
+    @property
+    def network(self) -> str:
+        """Label of the network."""
+        return self.settings.network.label
+
+    @property
+    def activation(self) -> str:
+        """Label of the activation."""
+        return self.settings.activation.label
 
     @property
     def n(self) -> int:
@@ -35,51 +78,227 @@ class Arm:
         """The number of diverged trials."""
         return sum(trial.result.diverged for trial in self.trials)
 
-    @property
-    def mean(self) -> float | None:
-        """Mean test accuracy at the last epoch, percent; None without trials."""
-        return fmean(self._accuracies()) if self.trials else None
+    def accuracies(self) -> dict[int, float]:
+        """Return seed to test accuracy at the last epoch, percent."""
+        return {trial.seed: trial.result.accuracy for trial in self.trials}
 
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1) of the test accuracy, percent; None below 2 trials."""
-        return stdev(self._accuracies()) if self.n > 1 else None
+    def curves(self, metric: str) -> dict[int, list[float]]:
+        """Return seed to a metric at every epoch, for the trials whose history has it."""
+        return {t.seed: curve for t in self.trials if (curve := t.curve(metric)) is not None}
 
-    def _accuracies(self) -> list[float]:
-        return [trial.result.accuracy for trial in self.trials]
+    def last(self, metric: str) -> dict[int, float]:
+        """Return seed to a metric at the last epoch, for the trials whose last epoch has it."""
+        ends = {t.seed: t.history.epochs[-1].metrics for t in self.trials if t.history.epochs}
+        return {seed: metrics[metric] for seed, metrics in ends.items() if metric in metrics}
+
+    def probed(self) -> list[str]:
+        """Return the quantities that some layer was probed for, in the order of their first."""
+        records = [record for trial in self.trials for record in trial.history.epochs[:1]]
+        return list(dict.fromkeys(q for r in records for seen in r.probes.values() for q in seen))
+
+    def probe(self, quantity: str) -> dict[str, list[float]]:
+        """Return layer to a probed quantity at every epoch: the mean over the seeds that have it.
+
+        The layers are in the network's order. Empty where no trial was probed for it. A diverged
+        trial is in the mean up to its last epoch.
+        """
+        epochs: list[dict[str, list[float]]] = []
+        for trial in self.trials:
+            for index, record in enumerate(trial.history.epochs):
+                if index == len(epochs):
+                    epochs.append({})
+                for layer, seen in record.probes.items():
+                    if quantity in seen:
+                        epochs[index].setdefault(layer, []).append(seen[quantity])
+        layers = epochs[0] if epochs else {}
+        return {
+            layer: [fmean(epoch[layer]) if layer in epoch else nan for epoch in epochs]
+            for layer in layers
+        }
 
 
 @dataclass(frozen=True)
-class Results:
-    """What is known of a study's arms so far."""
+class Block:
+    """The arms of one data set and one network: what is compared with each other."""
 
-    study: str
-    subset: str | None
-    """Says so, where results come from a subset of the data."""
+    dataset: str
+    network: str
     arms: list[Arm]
 
     @property
-    def is_partial(self) -> bool:
-        """Return whether some planned trials have no result."""
-        return any(arm.n < arm.planned for arm in self.arms)
+    def label(self) -> str:
+        """What people read."""
+        return f"{self.dataset}, {self.network}"
+
+    def arm(self, activation: str) -> Arm | None:
+        """Return the arm with an activation, if there is one."""
+        return next((arm for arm in self.arms if arm.activation == activation), None)
 
 
-def collect(ledger: StudyLedger) -> Results:
-    """Collect the results of the finished trials, arm by arm in the order of the study file."""
+@dataclass(frozen=True)
+class SearchTrial:
+    """One trial of an arm's search."""
+
+    number: int
+    params: dict[str, Scalar]
+    accuracy: float | None
+    """Validation accuracy, percent; None for a trial without one."""
+    state: str
+    """Optuna's: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``."""
+    epochs: int
+
+
+@dataclass(frozen=True)
+class ArmSearch:
+    """The search for an arm's best settings, on a validation split."""
+
+    dataset: str
+    network: str
+    activation: str
+    planned: int
+    trials: list[SearchTrial]
+    best: SearchTrial | None = None
+
+    def count(self, state: str) -> int:
+        """Return how many trials are in a state."""
+        return sum(trial.state == state for trial in self.trials)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What is known of a study's arms so far. Equal to itself alone, so that it can be a key."""
+
+    study: Study
+    state: State
+    counts: Counts
+    arms: list[Arm]
+    baseline: str
+    """The label of the activation that the others are compared with."""
+    threshold: float | None = None
+    """Test accuracy, percent, that counts as converged; None for a share of the baseline's."""
+    searches: list[ArmSearch] = field(default_factory=list)
+    in_haste: bool = False
+    """Whether the histories were not read, because somebody waits."""
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.name
+
+    @property
+    def subset(self) -> str | None:
+        """Says so, where results come from a subset of the data."""
+        return self.study.data.subset_note()
+
+    @property
+    def finished(self) -> int:
+        """The number of finished trials in all arms."""
+        return sum(arm.n for arm in self.arms)
+
+    @property
+    def without_history(self) -> int:
+        """The number of finished trials whose course is not known."""
+        return sum(not trial.history.epochs for arm in self.arms for trial in arm.trials)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The arms by data set and network, in the order of the study file."""
+        keys = dict.fromkeys((arm.dataset, arm.network) for arm in self.arms)
+        return [
+            Block(*key, [arm for arm in self.arms if (arm.dataset, arm.network) == key])
+            for key in keys
+        ]
+
+    @property
+    def activations(self) -> list[str]:
+        """The labels of the activations, in the order of the study file."""
+        return list(dict.fromkeys(arm.activation for arm in self.arms))
+
+
+def collect(
+    ledger: StudyLedger,
+    home: Home,
+    baseline: str | None = None,
+    threshold: float | None = None,
+    state: State | None = None,
+    in_haste: bool = False,
+) -> Results:
+    """Collect the results of the finished trials, arm by arm in the order of the study file.
+
+    ``baseline`` and ``threshold`` go before those of the study file. The baseline is ReLU, or the
+    first activation where that is not among them, unless given; UserError if none has the label.
+    ``state`` is what the study's own supervisor knows of it; anybody else leaves it to be found
+    out. ``in_haste`` leaves the histories unread: a report
+    has no convergence, curves and probes then, and takes a fraction of the time.
+    """
     study = ledger.record.study
-    finished = {trial.cell: trial.result for trial in ledger.trials() if trial.result}
-    arms: dict[tuple[str, str, str], list[SeedResult]] = {}
-    for cell in cells(study):
-        settings = cell.settings
-        key = (settings.dataset, settings.network.label, settings.activation.label)
-        trials = arms.setdefault(key, [])
-        if result := finished.get(cell.key):
-            trials.append(SeedResult(settings.seed, result))
-    planned = len(study.matrix.seeds)
+    here = state_of(ledger, home)
+    trials = {trial.cell: trial for trial in ledger.trials()}
+    arms = []
+    for arm in study.arms():
+        found = []
+        for seed in sorted(study.seeds()):
+            trial = trials.get(f"{arm.label}/{seed}")
+            if trial is not None and trial.result is not None:
+                folder = home.trial_folder(study.name, trial.number)
+                history = History() if in_haste else _history(folder, trial.result)
+                found.append(SeedResult(seed, trial.result, trial.number, folder, history))
+        first = arm.settings(study, study.seeds()[0])
+        arms.append(Arm(first, len(study.seeds()), found))
     return Results(
-        study=study.name,
-        subset=study.data.subset_note(),
-        arms=[
-            Arm(*key, planned, sorted(trials, key=lambda t: t.seed)) for key, trials in arms.items()
-        ],
+        study=study,
+        state=state or here.state,
+        counts=here.counts,
+        arms=arms,
+        baseline=choose_baseline(
+            [arm.activation for arm in arms], baseline or study.report.baseline
+        ),
+        threshold=study.report.threshold if threshold is None else threshold,
+        in_haste=in_haste,
+        searches=[_search(study, book) for book in ledger.searches()],
     )
+
+
+def _search(study: Study, book: ArmBook) -> ArmSearch:
+    search = Searching(study, book)
+    trials = book.trials()
+    shown = {trial.number: _search_trial(trial) for trial in trials}
+    best = search.best(trials)
+    return ArmSearch(
+        dataset=book.arm.dataset,
+        network=book.arm.network.label,
+        activation=book.arm.activation.label,
+        planned=search.budget,
+        trials=list(shown.values()),
+        best=shown[best.number] if best else None,
+    )
+
+
+def _search_trial(trial: LedgerTrial) -> SearchTrial:
+    result = trial.result
+    return SearchTrial(
+        number=trial.number,
+        params=trial.params,
+        accuracy=result.accuracy if result else None,
+        state="failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
+        epochs=result.epochs if result else 0,
+    )
+
+
+def choose_baseline(activations: list[str], given: str | None) -> str:
+    """Return the label given, else ReLU's, else the first; UserError for an unknown one."""
+    if given is None:
+        return "relu" if "relu" in activations else activations[0]
+    if given not in activations:
+        known = list(dict.fromkeys(activations))
+        raise UserError(f"--baseline: {unknown('activation of this study', given, known)}")
+    return given
+
+
+def _history(folder: Path, result: TrialResult) -> History:
+    """Read a finished trial's history; empty unless it is there, readable and whole."""
+    try:
+        history = History.read(folder)
+    except (OSError, ValueError, KeyError):
+        return History()
+    return history if len(history.epochs) == result.epochs else History()

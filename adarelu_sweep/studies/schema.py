@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from adarelu_sweep.components import Component
+from adarelu_sweep.components import Component, unknown
 from adarelu_sweep.studies.search import Search, Seed
 from adarelu_sweep.training.settings import (
     ActivationComponent,
@@ -80,6 +80,18 @@ class Arm:
         )
 
 
+class ReportSettings(Settings):
+    """What the study's report compares, and how much of it is made when the study ends."""
+
+    baseline: str | None = None
+    """Label of the activation that the others are compared with; ReLU, else the first."""
+    threshold: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Test accuracy, percent, that counts as converged; a share of the baseline's unless given."""
+    figures: bool = True
+    register_model: bool = True
+    """Register the best trial's model in MLflow."""
+
+
 class Study(Settings):
     """A whole study file, resolved: every default filled in, every name known."""
 
@@ -88,6 +100,7 @@ class Study(Settings):
     data: DataSettings = DataSettings()
     training: TrainingSettings
     search: Search | None = None
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -101,9 +114,21 @@ class Study(Settings):
         return given
 
     @model_validator(mode="after")
+    def _has_its_baseline(self) -> Self:
+        labels = [activation.label for activation in self.matrix.activation]
+        given = self.report.baseline
+        if given is not None and given not in labels:
+            raise ValueError(
+                f"report.baseline: {unknown('activation of this study', given, labels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_searched(self) -> Self:
         if self.search is not None:
             self.search.check([arm.settings(self, self.matrix.seeds[0]) for arm in self.arms()])
+            if self.data.train_limit == 1:
+                raise ValueError("data.train_limit: one image cannot be split: give 2 or more")
             if again := set(self.confirm_seeds()) & set(self.matrix.seeds):
                 raise ValueError(
                     f"search.confirm_seeds: {min(again)} is a seed of the search too: what is "
@@ -117,6 +142,10 @@ class Study(Settings):
             for network in self.matrix.network:
                 for activation in self.matrix.activation:
                     yield Arm(dataset, network, activation)
+
+    def seeds(self) -> list[int]:
+        """Return the seeds of the trials that are reported: a search's are those of its end."""
+        return self.confirm_seeds() if self.search else self.matrix.seeds
 
     def confirm_seeds(self) -> list[int]:
         """Return the seeds with which a search's best settings are trained again."""

@@ -55,6 +55,12 @@ class Dimension(Settings):
             raise ValueError(f"log = true needs a low above 0, not {self.low}")
         return self
 
+    def __str__(self) -> str:
+        if self.choices is not None:
+            return ", ".join(map(str, self.choices))
+        step = f" in steps of {self.step}" if self.step is not None else ""
+        return f"{self.low} to {self.high}{step}{', log' if self.log else ''}"
+
     @property
     def is_numeric(self) -> bool:
         """Whether it is a range."""

@@ -9,8 +9,10 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import Cell, cells
-from adarelu_sweep.supervising.ledger import Book, Counts, LedgerTrial, StudyLedger
+from adarelu_sweep.supervising.books import Book
+from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch
+from adarelu_sweep.supervising.trials import Counts, LedgerTrial
 
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.supervising.ledger import Counts
+from adarelu_sweep.supervising.trials import Counts
 from adarelu_sweep.training.history import EpochRecord, History
 
 

@@ -4,27 +4,33 @@ from math import ceil
 from pathlib import Path
 
 from adarelu_sweep.datasets.sources import check
+from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.studies.search import Search
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 
 
 def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | None) -> str:
-    """Return the plan of a study on this machine: arms, trials, epochs, data, slots."""
+    """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots."""
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
     slots = make_slots(chosen, workers, available_cores())
-    arms = len(matrix.dataset) * len(matrix.network) * len(matrix.activation)
-    trials = arms * len(matrix.seeds)
+    arms = len(list(study.arms()))
+    seeds = study.seeds()
+    trials = arms * (len(seeds) + (study.search.trials if study.search else 0))
     lines = [
         f"{study.name}: {_count(trials, 'trial')} of {_count(training.epochs, 'epoch')}, "
         f"{_count(trials * training.epochs, 'epoch')} in all",
         f"  networks     {', '.join(network.label for network in matrix.network)}",
         f"  activations  {', '.join(activation.label for activation in matrix.activation)}",
-        f"  arms         {arms}, each with {_count(len(matrix.seeds), 'seed')}",
+        f"  arms         {arms}, each with {_count(len(seeds), 'seed')}",
+        *(_search_lines(study, study.search) if study.search else []),
         f"  training     batch size {training.batch_size}, {training.optimizer.label}, "
         f"schedule {training.schedule.label}, {training.precision}",
     ]
+    shown = power_lines(len(seeds), len(matrix.activation) - 1)
+    lines += [f"  power        {line}" for line in shown]
     for name in matrix.dataset:
         status = check(name, data_folder)
         train, test = status.limited(study.data.train_limit, study.data.test_limit)
@@ -39,6 +45,18 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {_count(slot.threads, 'thread')}")
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
+
+
+def _search_lines(study: Study, search: Search) -> list[str]:
+    """Say how every arm is tuned before its seeds are trained."""
+    pruner = "" if search.pruner.name == "none" else f" and {search.pruner.label}"
+    lines = [
+        f"  search       {_count(search.trials, 'trial')} of every arm by {search.sampler.label}"
+        f"{pruner}, measured on {search.validation_fraction:.3g} of the training images",
+    ]
+    lines += [f"  space        {key}: {dimension}" for key, dimension in search.space.items()]
+    confirmed = ", ".join(map(str, study.confirm_seeds()))
+    return [*lines, f"  confirm      every arm's best setting with the seeds {confirmed}"]
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,11 +6,13 @@ its first points, and the n-th trials of all arms draw from equal streams.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler
 from optuna.study import Study as OptunaStudy
@@ -21,7 +23,8 @@ from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Dimension, with_params
-from adarelu_sweep.supervising.ledger import ArmBook, LedgerTrial
+from adarelu_sweep.supervising.books import ArmBook
+from adarelu_sweep.supervising.trials import LedgerTrial
 from adarelu_sweep.training.settings import TrialSettings
 
 
@@ -115,7 +118,8 @@ class _KnownSpaceQMC(QMCSampler):
     """A sampler of the whole space from the first trial on, rather than from the second."""
 
     def __init__(self, space: dict[str, BaseDistribution], **arguments: Any) -> None:
-        super().__init__(**arguments)
+        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            super().__init__(**arguments)
         self._space = {k: d for k, d in space.items() if not d.single() and _is_numeric(d)}
 
     def infer_relative_search_space(

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Counts, StudyLedger
+from adarelu_sweep.supervising.ledger import StudyLedger
+from adarelu_sweep.supervising.trials import Counts
 
 
 @dataclass(frozen=True)

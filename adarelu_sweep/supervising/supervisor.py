@@ -37,7 +37,7 @@ from adarelu_sweep.launching.messages import (
 )
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.ledger import LedgerTrial, TrialResult
+from adarelu_sweep.supervising.trials import LedgerTrial, TrialResult
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
@@ -322,7 +322,11 @@ class Supervisor:
         tags = dict(job.trial.tags)
         if status in {"FINISHED", "FAILED"}:
             tags["outcome"] = _outcome(job.trial)
-        self._delivery.post(TrialSnapshot(job.key, job.cell.settings, folder, status, tags))
+        self._delivery.post(
+            TrialSnapshot(
+                job.key, job.book.name, job.trial.number, job.cell.settings, folder, status, tags
+            )
+        )
 
     def _folder(self, job: Job) -> Path:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -30,16 +30,16 @@ from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorI
 from adarelu_sweep.tracking.address import (
     require_answer,
     take_credentials,
-    with_password,
     without_password,
 )
-from adarelu_sweep.tracking.client import prepare_client
+from adarelu_sweep.tracking.connecting import connect, given_address
 from adarelu_sweep.tracking.delivered import Delivered
-from adarelu_sweep.tracking.delivery import Delivery, Tracker
-from adarelu_sweep.tracking.server import ensure_server
+from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.snapshot import RunStatus
+from adarelu_sweep.tracking.study_report import StudyReport
 
-Tables = Callable[[StudyLedger], dict[str, str]]
+Report = Callable[[StudyLedger, "Ending"], StudyReport | None]
+"""Writes the report of a study that ended like this; None if it cannot be written."""
 
 _RUN_STATUS: dict[str, RunStatus] = {
     "complete": "FINISHED",
@@ -82,7 +82,7 @@ def launch(
     home: Home,
     machine: Machine,
     tracking_uri: str | None,
-    tables: Tables,
+    report: Report,
     console: Console,
 ) -> tuple[StudyLedger, Ending]:
     """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
@@ -111,12 +111,12 @@ def launch(
     with Lease(home.study_folder(study.name), study.name):
         _refuse_leftovers(home.study_folder(study.name))
         study_ledger = ledger.create(record)
-        run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
+        run = _run(study_ledger, home, slots, data_folder, tracking_uri, report, console)
         return study_ledger, run
 
 
 def resume(
-    name: str, home: Home, machine: Machine, tables: Tables, console: Console
+    name: str, home: Home, machine: Machine, report: Report, console: Console
 ) -> tuple[StudyLedger, Ending]:
     """Run what is left of a study, and deliver what is left to deliver."""
     study_ledger = Ledger.existing(home.optuna_db).open(name)
@@ -125,15 +125,12 @@ def resume(
         if ending := _settled(study_ledger, home):
             return study_ledger, ending
         slots = machine.slots(record, console)
-        tracking_uri = None
-        if record.tracking_uri is not None:
-            tracking_uri = take_credentials(with_password(record.tracking_uri))
-            require_answer(tracking_uri)
+        tracking_uri = given_address(record)
         remembered = Path(record.data_folder) if record.data_folder else None
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
         rehearse(record.study, data_folder)
-        run = _run(study_ledger, home, slots, data_folder, tracking_uri, tables, console)
+        run = _run(study_ledger, home, slots, data_folder, tracking_uri, report, console)
         return study_ledger, run
 
 
@@ -175,14 +172,14 @@ def _run(
     slots: list[Slot],
     data_folder: Path,
     tracking_uri: str | None,
-    tables: Tables,
+    report: Report,
     console: Console,
 ) -> Ending:
     record = ledger.record
     name = record.study.name
     inbox: SupervisorInbox = SupervisorInbox()
     display = make_display(console, slots, record.study.training.epochs)
-    delivery = Delivery(lambda: _connect(home, record, tracking_uri), display.say)
+    delivery = Delivery(lambda: connect(home, record, tracking_uri), display.say)
     ledger.repair()
     supervisor = Supervisor(
         Agenda(ledger, home),
@@ -203,7 +200,9 @@ def _run(
         delivered = False
         with suppress(KeyboardInterrupt):  # who does not want to wait is told what is left
             delivered = delivery.finish(
-                _RUN_STATUS[ending.state], tables(ledger), patience=_PATIENCE[ending.state]
+                _RUN_STATUS[ending.state],
+                report(ledger, ending),
+                patience=_PATIENCE[ending.state],
             )
         if not delivered:
             console.print(
@@ -212,13 +211,3 @@ def _run(
                 **_PLAIN,
             )
     return ending
-
-
-def _connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> Tracker:
-    """Reach the tracking server, starting the home's own if none was given; takes seconds."""
-    uri = tracking_uri or ensure_server(home).url
-    prepare_client()
-    # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
-    from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
-
-    return MlflowTracker(uri, record, home.study_folder(record.study.name))

@@ -3,20 +3,24 @@
 import csv
 import json
 from pathlib import Path
-from threading import Lock
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from adarelu_sweep.drawing import DRAWING
+from adarelu_sweep.tracking.probes import draw_probes, write_probes
 from adarelu_sweep.tracking.snapshot import TrialSnapshot
 from adarelu_sweep.training.history import CONFUSION_MATRIX, TRACEBACK, History
 
-_DRAWING = Lock()  # matplotlib's font and text caches are not made for several threads
+Split = Literal["val", "test"]
+
+_IN_WORDS: dict[Split, str] = {"val": "validation", "test": "test"}
 
 
 def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
-    """Write the resolved trial, its history, curves and confusion matrix, or its traceback."""
+    """Write the resolved trial, its history, curves, probes and confusion matrix, or traceback."""
     trial = json.dumps(snapshot.settings.model_dump(mode="json"), indent=2)
     (folder / "trial.json").write_text(trial + "\n")
     if snapshot.status == "FAILED" and (snapshot.folder / TRACEBACK).exists():
@@ -26,19 +30,26 @@ def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
         return
     _write_history(history, folder / "history.csv")
     confusion = snapshot.folder / CONFUSION_MATRIX
-    with _DRAWING:
+    measured_on = snapshot.settings.measured_on
+    probed = any(record.probes for record in history.epochs)
+    if probed:
+        write_probes(history, folder / "probes.csv")
+    with DRAWING:
         title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
         if note := snapshot.settings.data.subset_note():
             title += f"\n{note}"
-        _draw_curves(history, title, folder / "curves.png")
+        _draw_curves(history, measured_on, title, folder / "curves.png")
+        if probed:
+            draw_probes(history, title, folder / "probes.png")
         if confusion.exists():
             (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())
             matrix = np.loadtxt(confusion, delimiter=",", dtype=np.int64, ndmin=2)
-            _draw_confusion(matrix, title, folder / "confusion_matrix.png")
+            _draw_confusion(matrix, measured_on, title, folder / "confusion_matrix.png")
 
 
 def _write_history(history: History, path: Path) -> None:
-    keys = list(history.epochs[0].metrics)
+    # Some are measured at the last epoch only.
+    keys = list(dict.fromkeys(key for record in history.epochs for key in record.metrics))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", "timestamp", *keys])
@@ -47,7 +58,7 @@ def _write_history(history: History, path: Path) -> None:
             writer.writerow([record.epoch, record.timestamp, *values])
 
 
-def _draw_curves(history: History, title: str, path: Path) -> None:
+def _draw_curves(history: History, measured_on: Split, title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
     epochs = [record.epoch for record in history.epochs]
@@ -57,19 +68,21 @@ def _draw_curves(history: History, title: str, path: Path) -> None:
         ["cross entropy (nats)", "accuracy (%)"],
         strict=True,
     ):
-        for split in ("train", "test"):
+        marker = "." if len(epochs) < 20 else None
+        for split, words in (("train", "training"), (measured_on, _IN_WORDS[measured_on])):
             values = [record.metrics[f"{split}/{quantity}"] for record in history.epochs]
-            axes.plot(epochs, values, label=split, marker="." if len(epochs) < 20 else None)
+            axes.plot(epochs, values, label=words, marker=marker)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     figure.savefig(path, dpi=100)
 
 
-def _draw_confusion(matrix: NDArray[np.int64], title: str, path: Path) -> None:
+def _draw_confusion(matrix: NDArray[np.int64], measured_on: Split, title: str, path: Path) -> None:
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=10)
-    figure.colorbar(axes.imshow(matrix, cmap="Blues"), ax=axes, label="test images")
+    label = f"{_IN_WORDS[measured_on]} images"
+    figure.colorbar(axes.imshow(matrix, cmap="Blues"), ax=axes, label=label)
     axes.set(xlabel="predicted class", ylabel="class")
     figure.savefig(path, dpi=100)

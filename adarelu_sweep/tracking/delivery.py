@@ -13,8 +13,10 @@ from threading import Condition, Event, Thread
 from typing import Protocol
 
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
+from adarelu_sweep.tracking.study_report import StudyReport
 
 _RETRY_SECONDS = 2.0
+_ENDING_SECONDS = 240.0
 
 
 class Tracker(Protocol):
@@ -26,8 +28,11 @@ class Tracker(Protocol):
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's record up to date."""
 
-    def end_study(self, status: RunStatus, tables: dict[str, str]) -> None:
-        """Say how the study ended, with its result tables by file name."""
+    def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
+        """Say how the study ended, with its report if there is one.
+
+        Returns what went wrong though the study is recorded, in one line, or None.
+        """
 
 
 class Delivery:
@@ -67,10 +72,11 @@ class Delivery:
         with self._changed:
             self._put(snapshot)
 
-    def finish(self, status: RunStatus, tables: dict[str, str], patience: float) -> bool:
+    def finish(self, status: RunStatus, report: StudyReport | None, patience: float) -> bool:
         """Deliver what is left, end the study, and return whether all of it arrived.
 
-        Gives up once nothing was delivered for ``patience`` seconds.
+        Gives up once nothing was delivered for ``patience`` seconds. Ending a study that was not
+        killed may take longer: there is a report to send and a model to register.
         """
         with self._changed:
             self._last_success = time.monotonic()
@@ -86,18 +92,22 @@ class Delivery:
         if tracker is None:
             return False
         ended = Event()
-        Thread(target=self._end, args=(tracker, status, tables, ended), daemon=True).start()
-        return ended.wait(patience) and delivered
+        ending = Thread(target=self._end, args=(tracker, status, report, ended), daemon=True)
+        ending.start()
+        ending.join(patience if status == "KILLED" else patience + _ENDING_SECONDS)
+        return ended.is_set() and delivered
 
     def _end(
-        self, tracker: Tracker, status: RunStatus, tables: dict[str, str], ended: Event
+        self, tracker: Tracker, status: RunStatus, report: StudyReport | None, ended: Event
     ) -> None:
         try:
-            tracker.end_study(status, tables)
+            trouble = tracker.end_study(status, report)
         except Exception as error:
             self._report(error)
         else:
             ended.set()
+            if trouble is not None:
+                self._on_trouble(trouble)
 
     def _work(self, index: int) -> None:
         if index == 0 and not self._establish():

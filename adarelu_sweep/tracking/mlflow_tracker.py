@@ -4,41 +4,49 @@ Every method may be repeated at will: runs are looked up by tag before they are 
 with the same step, timestamp and value stands once however often it is sent.
 """
 
-import subprocess
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
-from mlflow.tracking import MlflowClient
+from mlflow.entities import Metric
 
 from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.tracking.arm_runs import update_arm_runs
 from adarelu_sweep.tracking.artifacts import write_artifacts
 from adarelu_sweep.tracking.delivered import Delivered
+from adarelu_sweep.tracking.experiment import COLOUR_TAG, KIND_TAG, STUDY_TAG, Experiment
+from adarelu_sweep.tracking.probes import layer_means
+from adarelu_sweep.tracking.registration import register_best
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
+from adarelu_sweep.tracking.study_report import StudyReport
 from adarelu_sweep.training.history import MODEL, History
+from adarelu_sweep.training.settings import TrialSettings
 
-_STUDY_TAG = "adarelu_sweep.study"
 _TRIAL_TAG = "adarelu_sweep.trial"
-_METRICS_PER_CALL = 1000  # MLflow's own limit
-_TAG_LENGTH = 5000
+_NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
+_GREY = "#999999"  # the colours are for the arms
+_NOTE_LENGTH = 8000  # MLflow's own limit of a tag
+_CUT = "\n\n(Cut here; the whole is among the artifacts, under report/.)"
 
 
 class MlflowTracker:
-    """One study's experiment: a parent run for the study, a child run for every trial."""
+    """One study's experiment: a run for the study, below it one for every trial; one for each arm.
+
+    The arms' runs are beside the study's, where MLflow's default list and charts show them.
+    """
 
     def __init__(self, uri: str, record: StudyRecord, study_folder: Path) -> None:
+        self._uri = uri
         self._record = record
         self._study_folder = study_folder
-        self._client = MlflowClient(tracking_uri=uri)
-        self._experiment = self._ensure_experiment(record.study.name)
-        self._common_tags = _common_tags(record)
-        self.parent_run = self._ensure_run(
-            f"tags.`{_STUDY_TAG}` = '{record.uid}' AND tags.`adarelu_sweep.kind` = 'study'",
+        self._experiment = Experiment(uri, record)
+        self._client = self._experiment.client
+        run = self._experiment.ensure_run(
+            f"tags.`{STUDY_TAG}` = '{record.uid}' AND tags.`{KIND_TAG}` = 'study'",
             record.study.name,
-            {"adarelu_sweep.kind": "study", "mlflow.note.content": _note(record)},
-        ).info.run_id
+            {KIND_TAG: "study", _NOTE_TAG: _note(record), COLOUR_TAG: _GREY},
+        )
+        self.parent_run: str = run.info.run_id
+        self._start: int = run.info.start_time
 
     def begin_study(self) -> None:
         """Say that the study runs, and keep its file and its resolved form."""
@@ -49,22 +57,36 @@ class MlflowTracker:
             (Path(folder) / "study.json").write_text(resolved)
             self._client.log_artifacts(self.parent_run, folder)
 
-    def end_study(self, status: RunStatus, tables: dict[str, str]) -> None:
-        """Keep the result tables (file name to content) and say how the study ended."""
-        if status == "KILLED":  # little time is left; the tables come again with the resume
+    def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
+        """Keep the report and say how the study ended.
+
+        At a complete end the best trial's model is registered too. Returns, in one line, why that
+        failed, or None; the study is recorded all the same.
+        """
+        if status == "KILLED":  # little time is left; what follows comes again with the resume
             self._set_study_status(status)
-        with TemporaryDirectory() as folder:
-            for name, content in tables.items():
-                (Path(folder) / name).write_text(content)
-            self._client.log_artifacts(self.parent_run, folder, "report")
+        trouble = None
+        if report is not None:
+            self.log_report(report)
+            if status == "FINISHED" and report.best is not None:
+                name = self._record.study.name
+                trouble = register_best(self._client, self._uri, name, report.best)
         if status != "KILLED":
             self._set_study_status(status)
+        return trouble
+
+    def log_report(self, report: StudyReport) -> None:
+        """Keep the report on the study's run, and show its arms."""
+        self._client.set_tag(self.parent_run, _NOTE_TAG, _shortened(report.note))
+        self._client.log_artifacts(self.parent_run, str(report.folder), "report")
+        if report.arms:
+            update_arm_runs(self._experiment, report.arms, self._start)
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
         delivered = Delivered.read(snapshot.folder) or self._find_or_make(snapshot)
         if snapshot.status == "RUNNING" and delivered.status != "RUNNING":
-            self._set_status(delivered.run_id, "RUNNING")
+            self._experiment.set_status(delivered.run_id, "RUNNING")
             delivered.status = "RUNNING"
             delivered.write(snapshot.folder)
         self._log_news(snapshot, delivered)
@@ -73,7 +95,7 @@ class MlflowTracker:
             self._log_artifacts(snapshot, delivered.run_id)
             delivered.artifacts = True
         if snapshot.status != "RUNNING" and snapshot.status != delivered.status:
-            self._set_status(delivered.run_id, snapshot.status)
+            self._experiment.set_status(delivered.run_id, snapshot.status)
         delivered.status = snapshot.status
         delivered.write(snapshot.folder)
 
@@ -83,21 +105,13 @@ class MlflowTracker:
         metrics = [
             Metric(key, value, record.timestamp, record.epoch)
             for record in history.epochs[delivered.epochs :]
-            for key, value in record.metrics.items()
+            for key, value in {**record.metrics, **layer_means(record)}.items()
         ]
         tags = {k: v for k, v in snapshot.tags.items() if delivered.tags.get(k) != v}
         params = {} if delivered.params else snapshot.settings.flattened()
         if not (metrics or tags or params):
             return
-        first, *rest = _chunks(metrics, _METRICS_PER_CALL) or [[]]
-        self._client.log_batch(
-            delivered.run_id,
-            metrics=first,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items()],
-        )
-        for chunk in rest:
-            self._client.log_batch(delivered.run_id, metrics=chunk)
+        self._experiment.log(delivered.run_id, metrics, params, tags)
         delivered.epochs = len(history.epochs)
         delivered.params = True
         delivered.tags |= tags
@@ -113,70 +127,26 @@ class MlflowTracker:
     def _find_or_make(self, snapshot: TrialSnapshot) -> Delivered:
         settings = snapshot.settings
         trial = f"{self._record.uid}/{snapshot.key}"
-        run = self._ensure_run(
+        run = self._experiment.ensure_run(
             f"tags.`{_TRIAL_TAG}` = '{trial}'",
-            f"{settings.arm}/seed {settings.seed}",
+            _trial_name(snapshot.number, settings),
             {
-                "adarelu_sweep.kind": "trial",
+                KIND_TAG: "trial",
                 _TRIAL_TAG: trial,
                 "mlflow.parentRunId": self.parent_run,
                 "arm": settings.arm,
                 "seed": str(settings.seed),
-                "optuna.study": self._record.study.name,
-                "optuna.trial_number": snapshot.key,
+                "optuna.study": snapshot.optuna_study,
+                "optuna.trial_number": str(snapshot.number),
+                **_phase(settings),
             },
         )
         # What an earlier delivery sent is not known: all is sent again, which is harmless.
         return Delivered(run_id=run.info.run_id, status=run.info.status)
 
-    def _ensure_experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            return str(self._client.create_experiment(name))
-        if experiment.lifecycle_stage == "deleted":
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-
-    def _ensure_run(self, query: str, name: str, tags: dict[str, str]) -> Run:
-        found = self._client.search_runs(
-            [self._experiment], query, ViewType.ALL, 20, order_by=["attributes.start_time ASC"]
-        )
-        active = [run for run in found if run.info.lifecycle_stage == "active"]
-        if found and not active:
-            self._client.restore_run(found[0].info.run_id)
-            return found[0]
-        for twin in active[1:]:  # made by a request whose answer came too late
-            self._client.delete_run(twin.info.run_id)
-        if active:
-            return active[0]
-        start = time.time_ns() // 1_000_000
-        return self._client.create_run(
-            self._experiment, start, {**self._common_tags, **tags}, run_name=name
-        )
-
     def _set_study_status(self, status: RunStatus) -> None:
-        self._set_status(self.parent_run, status)
+        self._experiment.set_status(self.parent_run, status)
         Delivered(run_id=self.parent_run, status=status).write(self._study_folder)
-
-    def _set_status(self, run_id: str, status: RunStatus) -> None:
-        if status == "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            self._client.set_terminated(run_id, status)
-
-
-def _common_tags(record: StudyRecord) -> dict[str, str]:
-    tags = {_STUDY_TAG: record.uid, "mlflow.source.name": "adarelu-sweep"}
-    if subset := record.study.data.subset_note():
-        tags["subset"] = subset
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        pass  # not launched from a checkout
-    return tags
 
 
 def _note(record: StudyRecord) -> str:
@@ -186,5 +156,24 @@ def _note(record: StudyRecord) -> str:
     return "\n\n".join(lines)
 
 
-def _chunks(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _shortened(note: str) -> str:
+    """Cut a note after a line, where it is longer than MLflow keeps."""
+    if len(note) <= _NOTE_LENGTH:
+        return note
+    lines = note[: _NOTE_LENGTH - len(_CUT)].rpartition("\n")[0]
+    return lines + _CUT
+
+
+def _trial_name(number: int, settings: TrialSettings) -> str:
+    """Return what people read, such that sorting by name sorts by number within an arm."""
+    arm = f"{settings.activation.label}, {settings.network.label}, {settings.dataset}"
+    if settings.measured_on == "val":
+        return f"{arm}: search {number:03d}"
+    return f"{arm}: seed {settings.seed:02d}"
+
+
+def _phase(settings: TrialSettings) -> dict[str, str]:
+    """Tell a search's trials from those that confirm what it found."""
+    if settings.tuned_arm is None:
+        return {}
+    return {"phase": "search" if settings.measured_on == "val" else "confirm"}

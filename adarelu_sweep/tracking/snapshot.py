@@ -17,7 +17,11 @@ class TrialSnapshot:
     """
 
     key: str
-    """Tells the trial from every other of its study: its Optuna number, in the study's own book."""
+    """Tells the trial from every other of its study."""
+    optuna_study: str
+    """The Optuna study that has the trial: an arm's own, for a trial of its search."""
+    number: int
+    """The trial's number in it."""
     settings: TrialSettings
     folder: Path
     status: RunStatus

@@ -22,6 +22,7 @@ from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, 
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation, evaluate
 from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History
+from adarelu_sweep.training.inference import describe_model
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.probes import LayerProbes
@@ -218,4 +219,6 @@ class Trial:
         """Write what is kept of a trial, before the checkpoint says that it is finished."""
         rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
         write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
-        save_model(self.folder, self.network, {"trial": json.dumps(self.settings.flattened())})
+        trial = {"trial": json.dumps(self.settings.flattened())}
+        metadata = trial | describe_model(self.settings, self.dataset)
+        save_model(self.folder, self.network, metadata)

@@ -115,7 +115,7 @@ def _peak(output: Tensor) -> Tensor:
     """Return the largest magnitude of every unit over the images of a batch."""
     # In the order of memory, largest stride first: several times faster than a reduction over
     # channels_last as it stands. Which order that is may change where a size is 1.
-    strides, axes = output.stride(), range(1, output.dim())
+    axes, strides = range(1, output.dim()), output.stride()
     order = sorted(axes, key=lambda axis: -strides[axis])
     ordered = output.permute(0, *order)
     peak = torch.maximum(ordered.amax(0), -ordered.amin(0))

@@ -1,0 +1,110 @@
+"""What the numbers say, and what they do not say, in plain words."""
+
+from adarelu_sweep.reporting.evidence import ArmEvidence, BlockEvidence, Evidence
+from adarelu_sweep.reporting.results import Arm, Results
+from adarelu_sweep.reporting.statistics import Comparison
+from adarelu_sweep.reporting.table import fixed, interval, probability
+from adarelu_sweep.studies.power import fewest_seeds, smallest_p_value
+
+LEVEL = 0.05
+"""Below this, a p-value after Holm's correction counts as a difference shown."""
+
+
+def state_words(results: Results) -> list[str]:
+    """Say how far the study is, and what its numbers are of; the first thing of any report."""
+    planned = sum(arm.planned for arm in results.arms)
+    so_far = f"{results.finished} of {planned} trials have a result"
+    lines = {
+        "running": [f"This study is still running: {so_far}. Everything here may change."],
+        "interrupted": [
+            f"This study was interrupted: {so_far}. Go on with: adarelu-sweep resume {results.name}"
+        ],
+        "failed": [f"Not every trial came to its end: {so_far}, {results.counts.failed} failed."],
+        "complete": [],
+    }[results.state]
+    lines += [results.subset] if results.subset else []
+    if results.in_haste:
+        lines.append(
+            "Convergence, curves and what the activations did are left out, for this was written "
+            f"in haste; they are in what 'adarelu-sweep report {results.name}' writes."
+        )
+    elif missing := results.without_history:
+        lines.append(
+            f"The course of {_count(missing, 'finished trial')} is not known, because the "
+            "checkpoint is gone or unreadable: convergence and curves are without it."
+        )
+    return lines
+
+
+def findings(evidence: Evidence) -> list[tuple[str, list[str]]]:
+    """Return, for every data set and network, its label and a sentence per comparison."""
+    return [(block.block.label, _block_words(block)) for block in evidence.blocks]
+
+
+def _block_words(block: BlockEvidence) -> list[str]:
+    lines = [] if block.contenders else [_alone(block.arms[0])]
+    lines += [_comparison_words(arm, block) for arm in block.contenders]
+    return lines + [_diverged(arm.arm) for arm in block.arms if arm.arm.diverged]
+
+
+def _alone(arm: ArmEvidence) -> str:
+    summary = arm.accuracy.summary
+    if summary.mean is None:
+        return f"{arm.activation}: no result yet."
+    mean = f"{arm.activation} reaches {fixed(summary.mean)} % ({_count(summary.n, 'seed')})"
+    return f"{mean}; there is no other activation to compare it with."
+
+
+def _comparison_words(arm: ArmEvidence, block: BlockEvidence) -> str:
+    name, baseline, comparison = arm.activation, block.baseline, arm.accuracy.comparison
+    if comparison is None or not comparison.n or comparison.mean is None:
+        return f"{name} against {baseline}: no seed has a result of both yet."
+    seeds = _count(comparison.n, "seed")
+    side = "above" if comparison.mean > 0 else "below"
+    size = f"{fixed(abs(comparison.mean))} points {side} {baseline}"
+    if comparison.p_holm is not None and comparison.p_holm <= LEVEL:
+        return (
+            f"{name} is {size} (95 % interval {_interval(comparison)}, {seeds}, "
+            f"Holm p {probability(comparison.p_holm)})."
+        )
+    seen = f"the same mean as {baseline}" if comparison.mean == 0 else size
+    details = [] if comparison.low is None else [f"95 % interval {_interval(comparison)}"]
+    details += [seeds]
+    if comparison.p_holm is not None:
+        details.append(f"Holm p {probability(comparison.p_holm)}")
+    return (
+        f"{name} against {baseline}: no difference shown. It is {seen} ({', '.join(details)}); "
+        f"{_what_could_be_seen(comparison, len(block.contenders))}."
+    )
+
+
+def _what_could_be_seen(comparison: Comparison, comparisons: int) -> str:
+    """Say what so few seeds could have shown: no difference shown is not no difference."""
+    level = LEVEL / max(comparisons, 1)
+    after = "" if comparisons < 2 else f", after Holm's correction for {comparisons} comparisons"
+    if smallest_p_value(comparison.n) > level:
+        return (
+            f"with {_count(comparison.n, 'seed')} no difference, however large, could have been "
+            f"shown: {fewest_seeds(level)} or more are needed{after}"
+        )
+    if not comparison.detectable_holm:
+        return "their differences are all alike, so what could have been found is not known"
+    return (
+        f"with {_count(comparison.n, 'seed')} only differences of "
+        f"{fixed(comparison.detectable_holm)} points or more would probably have been found"
+    )
+
+
+def _interval(comparison: Comparison) -> str:
+    return interval(comparison.low, comparison.high, sign=True)
+
+
+def _diverged(arm: Arm) -> str:
+    return (
+        f"{arm.activation}: {arm.diverged} of {_count(arm.n, 'trial')} diverged, and "
+        f"{'counts' if arm.diverged == 1 else 'count'} with the accuracy of the last epoch."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

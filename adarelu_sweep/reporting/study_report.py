@@ -1,0 +1,71 @@
+"""What the tracker is told of a study: its report, its arms' mean curves, its best trial."""
+
+from pathlib import Path
+from statistics import fmean
+
+from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
+from adarelu_sweep.reporting.formats import as_summary
+from adarelu_sweep.reporting.results import Arm, Results
+from adarelu_sweep.reporting.table import fixed
+from adarelu_sweep.tracking.study_report import ArmCurves, BestTrial, StudyReport
+
+_METRICS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
+
+
+def study_report(results: Results, folder: Path) -> StudyReport:
+    """Return the report that lies in a folder, with what else the tracker shows of the study."""
+    arms = [curves for arm in results.arms if (curves := _arm_curves(arm))]
+    best = _best(results) if results.study.report.register_model else None
+    return StudyReport(folder, as_summary(results), arms, best)
+
+
+def _arm_curves(arm: Arm) -> ArmCurves | None:
+    """Take an arm's trials together; None if none has a history.
+
+    Every metric ends with the shortest trial, as a diverged one is. The probes are means over
+    layers.
+    """
+    metrics = {}
+    for name in _METRICS:
+        if curves := arm.curves(name):
+            metrics[name] = mean_curve(curves)
+            if deviation := deviation_curve(curves):
+                metrics[f"{name}_std"] = deviation
+    if not metrics:
+        return None
+    epochs = min(map(len, metrics.values()))
+    for quantity in arm.probed():
+        over_layers = zip(*arm.probe(quantity).values(), strict=True)
+        metrics[f"probe/{quantity}"] = [fmean(layers) for layers in over_layers][:epochs]
+    settings = {key: str(value) for key, value in arm.settings.flattened().items() if key != "seed"}
+    seeds = "1 seed" if arm.n == 1 else f"mean of {arm.n} seeds"
+    return ArmCurves(
+        name=f"{arm.activation}, {arm.network}, {arm.dataset}: {seeds}",
+        arm=arm.settings.arm,
+        params=settings | {"seeds": str(arm.n)},
+        metrics=metrics,
+    )
+
+
+def _best(results: Results) -> BestTrial | None:
+    """Return the finished trial with the highest test accuracy, of equal ones the first.
+
+    None where all diverged, or where none is finished.
+    """
+    candidates = [
+        (arm, trial) for arm in results.arms for trial in arm.trials if not trial.result.diverged
+    ]
+    if not candidates:
+        return None
+    arm, trial = min(candidates, key=lambda pair: (-pair[1].result.accuracy, pair[1].number))
+    return BestTrial(
+        key=str(trial.number),
+        folder=trial.folder,
+        description=(
+            f"Trial {trial.number} of the study {results.name}: {arm.settings.arm}, seed "
+            f"{trial.seed}, {trial.result.epochs} epochs, test accuracy "
+            f"{fixed(trial.result.accuracy)} %. It was chosen among {len(candidates)} trials by "
+            "this same test accuracy, so the figure is optimistic: expect less on new images."
+            + (f" {results.subset}" if results.subset else "")
+        ),
+    )

@@ -1,0 +1,141 @@
+"""The trials of one Optuna study, and what may happen to them.
+
+The storage interface is used rather than ``ask`` and ``tell``, because those cannot hand a trial
+back (RUNNING to WAITING) and would scan all trials at every dispatch.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from adarelu_sweep.studies.plan import Cell
+from adarelu_sweep.studies.schema import Arm
+from adarelu_sweep.supervising.trials import (
+    CELL,
+    LedgerTrial,
+    TrialResult,
+    attributes,
+    ledger_trial,
+)
+
+
+class Book:
+    """The trials of one Optuna study. Only the supervisor of the study it belongs to writes."""
+
+    def __init__(self, storage: RDBStorage, name: str) -> None:
+        self._storage = storage
+        self._study_id = storage.get_study_id_from_name(name)
+        self.name = name
+
+    def trials(self) -> list[LedgerTrial]:
+        """Return every trial that was dispatched, in the order of their numbers."""
+        trials = self._storage.get_all_trials(self._study_id, False)
+        return [ledger_trial(trial) for trial in trials if CELL in trial.user_attrs]
+
+    def resume(self, trial: LedgerTrial) -> LedgerTrial:
+        """Take a waiting trial up again, as its next attempt."""
+        self._set(trial, "attempts", trial.attempts + 1)
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        return replace(trial, state=TrialState.RUNNING, attempts=trial.attempts + 1)
+
+    def report(self, trial: LedgerTrial, epoch: int, value: float) -> None:
+        """Record an epoch's objective (test accuracy, percent); again for an epoch is harmless."""
+        self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+
+    def describe(self, trial: LedgerTrial, tags: dict[str, str]) -> LedgerTrial:
+        """Record where and with what a trial's attempt runs."""
+        self._set(trial, "tags", tags)
+        return replace(trial, tags=tags)
+
+    def lose(self, trial: LedgerTrial) -> LedgerTrial:
+        """Count the loss of a trial's worker."""
+        self._set(trial, "losses", trial.losses + 1)
+        return replace(trial, losses=trial.losses + 1)
+
+    def hand_back(self, trial: LedgerTrial) -> LedgerTrial:
+        """Let an unfinished trial wait, to be taken up from its checkpoint."""
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        return replace(trial, state=TrialState.WAITING)
+
+    def complete(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
+        """Record a trial's result. A diverged one is complete, too: a result is a result."""
+        self._set(trial, "result", vars(result))
+        self._storage.set_trial_state_values(
+            trial._trial_id, TrialState.COMPLETE, [result.accuracy]
+        )
+        return replace(trial, state=TrialState.COMPLETE, result=result)
+
+    def fail(self, trial: LedgerTrial, error: str) -> LedgerTrial:
+        """Record that a trial failed for good."""
+        self._set(trial, "error", error)
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return replace(trial, state=TrialState.FAIL, error=error)
+
+    def prune(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
+        """Record that a trial was ended early, with the result of its last epoch."""
+        self._set(trial, "result", vars(result))
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, [result.accuracy])
+        return replace(trial, state=TrialState.PRUNED, result=result)
+
+    def repair(self) -> None:
+        """Let every trial wait that a dead supervisor left RUNNING."""
+        for trial in self.trials():
+            if trial.state is TrialState.RUNNING:
+                self.hand_back(trial)
+
+    def _set(self, trial: LedgerTrial, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+class ArmBook(Book):
+    """The trials of one arm's search.
+
+    Its Optuna study is what samplers and pruners learn from (see ``supervising.search``).
+    """
+
+    def __init__(self, storage: RDBStorage, name: str, arm: Arm, index: int) -> None:
+        super().__init__(storage, name)
+        self.arm = arm
+        self.index = index
+
+    def ask(
+        self,
+        sampler: Callable[[int], BaseSampler],
+        pruner: BasePruner,
+        suggest: Callable[[optuna.Trial], Cell],
+        threads: int,
+    ) -> LedgerTrial:
+        """Make a trial, RUNNING, or finish one whose making was cut off by a kill.
+
+        ``sampler`` returns a sampler for a trial's number; ``suggest`` sets the trial's parameters
+        and returns its cell, whose key comes last and makes the trial count. ``Study.ask`` is not
+        used: it would take up a trial that was handed back, which has its settings already.
+        """
+        trials = self._storage.get_all_trials(self._study_id, False)
+        begun = next((trial for trial in trials if CELL not in trial.user_attrs), None)
+        trial_id = begun._trial_id if begun else self._storage.create_new_trial(self._study_id)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        study = self._study(sampler(number), pruner)  # hyperband samples by bracket
+        cell = suggest(optuna.Trial(study, trial_id))
+        carried = attributes(cell, threads)
+        for key in sorted(carried, key=lambda key: key == CELL):
+            self._storage.set_trial_user_attr(trial_id, key, carried[key])
+        return ledger_trial(self._storage.get_trial(trial_id))
+
+    def should_prune(self, trial: LedgerTrial, pruner: BasePruner) -> bool:
+        """Ask a pruner about a trial's reports so far."""
+        study = self._study(RandomSampler(0), pruner)
+        return pruner.prune(study, self._storage.get_trial(trial._trial_id))
+
+    def _study(self, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
+        study = optuna.load_study(
+            study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner
+        )
+        study.get_trials(deepcopy=False)  # its cache knows only the trials that it has read
+        return study

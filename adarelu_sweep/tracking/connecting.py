@@ -1,0 +1,34 @@
+"""Reaching a study's tracking server."""
+
+from typing import TYPE_CHECKING
+
+from adarelu_sweep.home import Home
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.tracking.address import require_answer, take_credentials, with_password
+from adarelu_sweep.tracking.client import prepare_client
+from adarelu_sweep.tracking.server import ensure_server
+
+if TYPE_CHECKING:
+    from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
+
+
+def given_address(record: StudyRecord) -> str | None:
+    """Return the tracking server that a study was launched with, or None for the home's own.
+
+    Its credentials are in the environment then. Raises UserError if it does not answer.
+    """
+    if record.tracking_uri is None:
+        return None
+    uri = take_credentials(with_password(record.tracking_uri))
+    require_answer(uri)
+    return uri
+
+
+def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "MlflowTracker":
+    """Reach the tracking server, starting the home's own if none was given; takes seconds."""
+    uri = tracking_uri or ensure_server(home).url
+    prepare_client()
+    # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
+    from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(uri, record, home.study_folder(record.study.name))
