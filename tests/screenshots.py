@@ -73,6 +73,7 @@ class Pages:
     def __init__(self, driver: webdriver.Chrome, url: str, shown: Shown) -> None:
         self.driver = driver
         self._shown = shown
+        self.url = url
         self._experiment = f"{url}/#/experiments/{shown.experiment}"
 
     def run_list(self) -> list[str]:

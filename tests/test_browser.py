@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.screenshots import CHROMEDRIVER, CHROMIUM, Pages, open_pages
 from tests.sweeps import STUDY, Command
@@ -26,7 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     """A study that the command has trained."""
     command = Command(tmp_path_factory.mktemp("browser") / "home")
     path = command.home.parent / "small.toml"
-    path.write_text(STUDY)
+    path.write_text(STUDY.partition("[report]")[0])  # with all that a study's end makes
     try:
         command.succeed("launch", path)
         with open_pages(command.succeed("server", "start").strip(), "small") as pages:
@@ -67,3 +68,23 @@ def test_the_report_opens_on_the_study_run(pages: Pages, screenshots: Path) -> N
     pages.photograph(screenshots / "mlflow-report.png")
     assert "In plain words" in text
     assert "adarelu against relu" in text or "adarelu is" in text
+
+
+def test_the_end_of_a_study_left_figures_and_a_registered_model(pages: Pages) -> None:
+    client = MlflowClient(tracking_uri=pages.url)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    (study,) = client.search_runs([experiment.experiment_id], "tags.`adarelu_sweep.kind` = 'study'")
+    drawn = {file.path for file in client.list_artifacts(study.info.run_id, "report/figures")}
+    assert {"report/figures/shapes.png", "report/figures/differences.svg"} <= drawn
+    best = client.get_model_version_by_alias("small", "best")
+    trials = client.search_runs(
+        [experiment.experiment_id],
+        "tags.`adarelu_sweep.kind` = 'trial'",
+        order_by=["metrics.`test/accuracy` DESC"],
+    )
+    assert best.run_id in {
+        run.info.run_id
+        for run in trials
+        if run.data.metrics["test/accuracy"] == trials[0].data.metrics["test/accuracy"]
+    }
