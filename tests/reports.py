@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adarelu_sweep.reporting.results import Arm, Results, SeedResult
+from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.trials import Counts, TrialResult
 from adarelu_sweep.training.history import EpochRecord, History
@@ -53,7 +54,8 @@ def make_results(
                     data=study.data,
                     training=study.training,
                 )
-                arms.append(Arm(settings, len(matrix.seeds), trials))
+                cell = StudyArm(dataset, network, activation)
+                arms.append(Arm(cell, settings, len(matrix.seeds), trials))
     counts = Counts(number, number, 0, 0, 0, 0)
     defaults: dict[str, Any] = {"state": "complete", "counts": counts, "baseline": "relu"}
     return Results(study=study, arms=arms, **defaults | changes)

@@ -37,6 +37,7 @@ from adarelu_sweep.reporting.illustrations import illustrations
 from adarelu_sweep.reporting.page import as_html
 from adarelu_sweep.reporting.report import write_report
 from adarelu_sweep.reporting.results import (
+    Arm,
     ArmSearch,
     Results,
     SearchTrial,
@@ -50,8 +51,11 @@ from adarelu_sweep.reporting.table import Column, Table, fixed, probability
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.published import protocol_differences
 from adarelu_sweep.studies.reading import read_study
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import CHECKPOINT, History
 from tests.reports import LAYERS, make_results, make_study
 from tests.sweeps import STUDY, Command
@@ -261,6 +265,102 @@ def collected(command: Command) -> Results:
         return collect(ledger.open("small"), home)
     finally:
         ledger.close()
+
+
+# A search whose best settings are not those of the study file
+
+
+TUNED = """
+name = "tuned"
+[matrix]
+dataset = "digits"
+network = [{ name = "vgg16_bn", width = 0.0625 }, { name = "resnet18", width = 0.0625 }]
+activation = ["relu", "leaky_relu", "adarelu"]
+[training]
+epochs = 2
+[search]
+trials = 2
+validation_fraction = 0.25
+confirm_seeds = 2
+sampler = "random"
+[search.space]
+"training.batch_size" = { choices = [16, 64] }
+"optimizer.weight_decay" = { low = 1e-4, high = 1e-2 }
+"network.width" = { choices = [0.125, 0.25] }
+"activation.negative_slope" = { low = 0.2, high = 0.9 }
+"activation.eval_mode" = { choices = ["running"] }
+"""
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Iterator[tuple[StudyLedger, Home, list[Job]]]:
+    """A study whose search has ended, with its jobs; the trainings are made up."""
+    (tmp_path / "tuned.toml").write_text(TUNED)
+    home = Home(tmp_path / "home")
+    home.create()
+    study = read_study(tmp_path / "tuned.toml")
+    record = StudyRecord(uid="u", study=study, source="", created="", version="")
+    ledger = Ledger(home.optuna_db)
+    agenda, jobs = Agenda(ledger.create(record), home), []
+    while (job := agenda.take(threads=1)) is not None:
+        later_is_better = job.cell.settings.network.name == "resnet18"
+        accuracy = 50.0 + (len(jobs) if later_is_better else -len(jobs))
+        job.trial = job.book.complete(job.trial, TrialResult(accuracy, 1.0, 2, False))
+        jobs.append(job)
+    yield ledger.open("tuned"), home, jobs
+    ledger.close()
+
+
+def slope_of(arm: Arm) -> float:
+    return float(arm.settings.activation.arguments["negative_slope"])
+
+
+def test_what_was_tuned_is_what_is_reported(tuned: Any, tmp_path: Path) -> None:
+    ledger, home, jobs = tuned
+    results = collect(ledger, home)
+    confirmed = [job.cell.settings for job in jobs if job.search is None]
+    assert [arm.n for arm in results.arms] == [2] * 6
+    assert results.activations == ["relu", "leaky_relu", "adarelu"]
+    for arm in results.arms:
+        trained = [s for s in confirmed if s.arm == f"digits/{arm.network}/{arm.activation}"]
+        assert len(trained) == 2
+        assert arm.settings in trained
+        assert arm.settings.training.batch_size in {16, 64}
+        assert arm.settings.network.label != arm.network
+    slopes = [
+        f"leaky_relu tuned to negative_slope {slope_of(arm):.4g} in digits, {arm.network}"
+        for arm in results.arms
+        if arm.activation == "leaky_relu"
+    ]
+    assert len(set(slopes)) == 2
+    (section,) = [s for s in sections(weigh(results)) if s.key == "activations"]
+    assert section.text == [
+        f"Compared: relu; {'; '.join(slopes)}; adarelu tuned to eval_mode running. "
+        "The baseline is relu."
+    ]
+    for arm, entry in zip(results.arms, json.loads(as_json(results))["arms"], strict=True):
+        assert entry["activation"] == arm.activation
+        assert entry["network"] == arm.network
+        tuned_to = entry["settings"]["training"]["optimizer"]["arguments"]["weight_decay"]
+        assert tuned_to == arm.settings.training.optimizer.arguments["weight_decay"] > 0
+        aspects = {difference["aspect"] for difference in entry["protocol_differences"]}
+        assert {"batch size", "weight decay"} <= aspects
+
+
+def test_shapes_are_drawn_as_tuned(tuned: Any) -> None:
+    from adarelu_sweep.reporting.drawing import Palette
+    from adarelu_sweep.reporting.layer_figures import draw_shapes
+
+    results = collect(*tuned[:2])
+    figure = draw_shapes(results.variants, Palette(results.activations))
+    plain, twofold = figure.axes
+    assert twofold.get_title() == "adarelu tuned to eval_mode running"
+    leaky = [line for line in plain.lines if str(line.get_label()).startswith("leaky_relu tuned")]
+    arms = [arm for arm in results.arms if arm.activation == "leaky_relu"]
+    for line, arm in zip(leaky, arms, strict=True):
+        x, slope = np.asarray(line.get_xdata()), slope_of(arm)
+        np.testing.assert_allclose(line.get_ydata(), np.where(x < 0, slope * x, x), rtol=1e-6)
+    assert len({line.get_linestyle() for line in leaky}) == 2
 
 
 class Page(HTMLParser):
@@ -683,8 +783,7 @@ def test_the_shapes_are_those_of_the_modules() -> None:
     from adarelu_sweep.reporting.layer_figures import draw_shapes
 
     results = make_results()
-    components = {arm.activation: arm.settings.activation for arm in results.arms}
-    figure = draw_shapes(components, Palette(list(components)))
+    figure = draw_shapes(results.variants, Palette(results.activations))
     plain, twofold = figure.axes
     curves = {line.get_label(): line for line in [*plain.lines, *twofold.lines]}
     x = np.asarray(curves["relu"].get_xdata())

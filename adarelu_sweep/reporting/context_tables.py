@@ -3,7 +3,7 @@
 from adarelu_sweep.reporting.comparison_tables import arm_cells
 from adarelu_sweep.reporting.evidence import Evidence
 from adarelu_sweep.reporting.results import ArmSearch, Results
-from adarelu_sweep.reporting.table import ARM, NOTHING, Column, Table, fixed, interval
+from adarelu_sweep.reporting.table import ARM, NOTHING, Column, Table, brief, fixed, interval
 from adarelu_sweep.studies.published import (
     OPEN_QUESTIONS,
     PAPER,
@@ -85,7 +85,7 @@ def search_table(searches: list[ArmSearch]) -> Table | None:
     rows = []
     for search in searches:
         best = search.best
-        settings = ", ".join(f"{k} {_shown(v)}" for k, v in best.params.items()) if best else ""
+        settings = ", ".join(f"{k} {brief(v)}" for k, v in best.params.items()) if best else ""
         done = search.count("complete") + search.count("pruned")
         rows.append(
             [
@@ -109,7 +109,3 @@ def search_table(searches: list[ArmSearch]) -> Table | None:
             "Pruned trials are among the finished ones."
         ],
     )
-
-
-def _shown(value: float | int | str | bool) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

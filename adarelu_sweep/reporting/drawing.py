@@ -33,9 +33,9 @@ class Palette:
         """Return an activation's colour; beyond ten activations they repeat."""
         return _SEQUENCE[self._order[activation] % len(_SEQUENCE)]
 
-    def line(self, activation: str) -> str:
-        """Return an activation's line style, which tells those of one colour apart."""
-        return ("-", "--", ":")[self._order[activation] // len(_SEQUENCE) % 3]
+    def line(self, activation: str, variant: int = 0) -> str:
+        """Return a line style, which tells activations, and variants of one, of a colour apart."""
+        return ("-", "--", ":", "-.")[(self._order[activation] // len(_SEQUENCE) + variant) % 4]
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:

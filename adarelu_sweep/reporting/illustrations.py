@@ -70,8 +70,7 @@ def _of_accuracy(evidence: Evidence, palette: Palette) -> list[Illustration]:
 
 
 def _of_layers(results: Results, palette: Palette) -> list[Illustration]:
-    components = {arm.activation: arm.settings.activation for arm in results.arms}
-    draw = partial(draw_shapes, components, palette)
+    draw = partial(draw_shapes, results.variants, palette)
     found = [Illustration("activations", "shapes", "Shapes of the activations", draw)]
     for arm in results.arms:
         if arm.probe("negative_branch_rate"):

@@ -1,5 +1,6 @@
 """The figures of activations: their shapes, and what they do layer by layer, epoch by epoch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from adarelu_sweep.components import Component
 from adarelu_sweep.reporting.drawing import Palette, new_figure, whole_numbers
-from adarelu_sweep.reporting.results import Arm, Block
+from adarelu_sweep.reporting.results import Arm, Block, Variant
 
 _POINTS = np.linspace(-3, 3, 301, dtype=np.float32)
 
@@ -18,35 +19,33 @@ Layers = Mapping[str, Sequence[float]]
 """Layer to a quantity at every epoch, in the order of the network."""
 
 
-def draw_shapes(activations: Mapping[str, Component], palette: Palette) -> Figure:
+def draw_shapes(variants: Sequence[Variant], palette: Palette) -> Figure:
     """The activations as functions, computed by their own modules: the paper's figures 1 and 2.
 
     Each is run on the same points in a batch in which negative elements prevail, and in one in
     which positive elements do: whose outputs differ, is drawn twice.
     """
-    shapes = {
-        label: outputs
-        for label, component in activations.items()
-        if (outputs := _outputs(component)) is not None
-    }
-    twofold = [label for label, (a, b) in shapes.items() if not np.array_equal(a, b)]
-    plain = [label for label in shapes if label not in twofold]
-    panels = [plain, *([label] for label in twofold)] if plain else [[label] for label in twofold]
-    panels = panels or [[]]
+    shapes = [(variant, _outputs(variant.component)) for variant in variants]
+    known = [(variant, outputs) for variant, outputs in shapes if outputs is not None]
+    twofold = [[(variant, (a, b))] for variant, (a, b) in known if not np.array_equal(a, b)]
+    plain = [(variant, (a, b)) for variant, (a, b) in known if np.array_equal(a, b)]
+    panels = [plain, *twofold] if plain or not twofold else twofold
     figure = new_figure("Shapes", 3.9 * len(panels) + 0.4, 3.6)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, labels in zip(grid, panels, strict=True):
+    for axes, panel in zip(grid, panels, strict=True):
         axes.axhline(0, color="0.8", linewidth=0.8)
         axes.axvline(0, color="0.8", linewidth=0.8)
-        for label in labels:
-            colour, line = palette.colour(label), palette.line(label)
-            few, many = shapes[label]
-            if label in twofold:
+        drawn: Counter[str] = Counter()
+        for variant, (few, many) in panel:
+            colour = palette.colour(variant.activation)
+            if panel is plain:
+                line = palette.line(variant.activation, drawn[variant.activation])
+                axes.plot(_POINTS, few, line, color=colour, label=variant.label)
+                drawn[variant.activation] += 1
+            else:
                 axes.plot(_POINTS, few, "-", color=colour, label="in a mostly negative batch")
                 axes.plot(_POINTS, many, "--", color=colour, label="in a mostly positive batch")
-                axes.set_title(label, fontsize=10)
-            else:
-                axes.plot(_POINTS, few, line, color=colour, label=label)
+                axes.set_title(variant.label, fontsize=10)
         axes.set_xlabel("input")
         axes.legend(fontsize=9, loc="upper left")
     grid[0].set_ylabel("output")

@@ -9,11 +9,12 @@ from typing import Literal
 
 from optuna.trial import TrialState
 
-from adarelu_sweep.components import Scalar, unknown
+from adarelu_sweep.components import Component, Scalar, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.reporting.table import brief
+from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.books import ArmBook
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
@@ -48,25 +49,27 @@ class SeedResult:
 class Arm:
     """Data set x network x activation, with the finished trials in the order of their seeds."""
 
+    cell: StudyArm
+    """What the study file says it is."""
     settings: TrialSettings
-    """Those of its first seed."""
+    """Those of its first seed; where a search has a best setting, with that."""
     planned: int
     trials: list[SeedResult]
 
     @property
     def dataset(self) -> str:
         """Name of the data set."""
-        return self.settings.dataset
+        return self.cell.dataset
 
     @property
     def network(self) -> str:
-        """Label of the network."""
-        return self.settings.network.label
+        """Label of the network, as the study file has it."""
+        return self.cell.network.label
 
     @property
     def activation(self) -> str:
-        """Label of the activation."""
-        return self.settings.activation.label
+        """Label of the activation, as the study file has it: what a search tuned is not in it."""
+        return self.cell.activation.label
 
     @property
     def n(self) -> int:
@@ -133,6 +136,29 @@ class Block:
     def arm(self, activation: str) -> Arm | None:
         """Return the arm with an activation, if there is one."""
         return next((arm for arm in self.arms if arm.activation == activation), None)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An activation as it was trained: a search may choose other arguments in every block."""
+
+    activation: str
+    """Its label in the study file."""
+    component: Component
+    blocks: list[str]
+    """Labels of the blocks that have it so."""
+
+    @property
+    def label(self) -> str:
+        """The activation's label, with all arguments where a search changed one."""
+        if self.component.label == self.activation:
+            return self.activation
+        return f"{self.activation} tuned to {self.arguments}"
+
+    @property
+    def arguments(self) -> str:
+        """All its arguments, as people read them."""
+        return ", ".join(f"{k} {brief(v)}" for k, v in self.component.arguments.items())
 
 
 @dataclass(frozen=True)
@@ -214,6 +240,20 @@ class Results:
         """The labels of the activations, in the order of the study file."""
         return list(dict.fromkeys(arm.activation for arm in self.arms))
 
+    @property
+    def variants(self) -> list[Variant]:
+        """The activations as they were trained, in the order of the study file."""
+        found: dict[tuple[str, str], Variant] = {}
+        for activation in self.activations:
+            for block in self.blocks:
+                if arm := block.arm(activation):
+                    component = arm.settings.activation
+                    variant = Variant(activation, component, [])
+                    found.setdefault((activation, component.label), variant).blocks.append(
+                        block.label
+                    )
+        return list(found.values())
+
 
 def collect(
     ledger: StudyLedger,
@@ -234,6 +274,7 @@ def collect(
     study = ledger.record.study
     here = state_of(ledger, home)
     trials = {trial.cell: trial for trial in ledger.trials()}
+    searching = {book.arm.label: Searching(study, book) for book in ledger.searches()}
     arms = []
     for arm in study.arms():
         found = []
@@ -243,8 +284,8 @@ def collect(
                 folder = home.trial_folder(study.name, trial.number)
                 history = History() if in_haste else _history(folder, trial.result)
                 found.append(SeedResult(seed, trial.result, trial.number, folder, history))
-        first = arm.settings(study, study.seeds()[0])
-        arms.append(Arm(first, len(study.seeds()), found))
+        settings = _trained(arm, study, searching.get(arm.label))
+        arms.append(Arm(arm, settings, len(study.seeds()), found))
     return Results(
         study=study,
         state=state or here.state,
@@ -255,19 +296,27 @@ def collect(
         ),
         threshold=study.report.threshold if threshold is None else threshold,
         in_haste=in_haste,
-        searches=[_search(study, book) for book in ledger.searches()],
+        searches=[_search(search) for search in searching.values()],
     )
 
 
-def _search(study: Study, book: ArmBook) -> ArmSearch:
-    search = Searching(study, book)
-    trials = book.trials()
+def _trained(arm: StudyArm, study: Study, search: Searching | None) -> TrialSettings:
+    """Return the settings of the arm's first seed: those of its search's best, if it has one."""
+    seed = study.seeds()[0]
+    best = search.best(search.book.trials()) if search else None
+    if search is None or best is None:
+        return arm.settings(study, seed)
+    return search.confirmed(best, seed).settings
+
+
+def _search(search: Searching) -> ArmSearch:
+    arm, trials = search.book.arm, search.book.trials()
     shown = {trial.number: _search_trial(trial) for trial in trials}
     best = search.best(trials)
     return ArmSearch(
-        dataset=book.arm.dataset,
-        network=book.arm.network.label,
-        activation=book.arm.activation.label,
+        dataset=arm.dataset,
+        network=arm.network.label,
+        activation=arm.activation.label,
         planned=search.budget,
         trials=list(shown.values()),
         best=shown[best.number] if best else None,

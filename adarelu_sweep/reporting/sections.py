@@ -69,15 +69,17 @@ def sections(evidence: Evidence) -> list[Section]:
 
 
 def _described(results: Results) -> str:
-    """Name the activations with all their arguments."""
-    components = {arm.activation: arm.settings.activation for arm in results.arms}
-    shown = [
-        f"{component.name} ({', '.join(f'{k} {v}' for k, v in component.arguments.items())})"
-        if component.arguments
-        else component.name
-        for component in components.values()
-    ]
-    return f"Compared: {', '.join(shown)}. The baseline is {results.baseline}."
+    """Name the activations with all the arguments that they were trained with."""
+    labels = [variant.activation for variant in results.variants]
+    shown = []
+    for variant in results.variants:
+        name = variant.label
+        if name == variant.activation and variant.arguments:
+            name = f"{variant.component.name} ({variant.arguments})"
+        several = labels.count(variant.activation) > 1
+        shown.append(f"{name} in {' and '.join(variant.blocks)}" if several else name)
+    separator = "; " if any(", " in name for name in shown) else ", "
+    return f"Compared: {separator.join(shown)}. The baseline is {results.baseline}."
 
 
 def _there(*tables: Table | None) -> list[Table]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from statistics import fmean, stdev
 
+from adarelu_sweep.components import Scalar
+
 
 @dataclass(frozen=True)
 class Column:
@@ -61,6 +63,11 @@ def probability(p: float | None) -> str:
     if p < 0.0001:
         return "<0.0001"
     return f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+
+
+def brief(value: Scalar) -> str:
+    """Write a setting; a number with four digits that count."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def plus_minus(values: Sequence[float], digits: int = 2) -> str:
