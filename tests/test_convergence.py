@@ -13,6 +13,7 @@ from adarelu_sweep.reporting.convergence import (
     epoch_to_epoch_deviation,
     epochs_or_more,
     epochs_to_threshold,
+    least_learned,
     loss_area,
     spread,
     spread_ratio,
@@ -35,6 +36,12 @@ def test_epochs_count_from_1_and_the_first_that_reaches_the_threshold_counts() -
     assert epochs_to_threshold(accuracy, 95.1) is None
     assert epochs_to_threshold([], 0) is None
     assert epochs_to_threshold([nan, 50.0], 40) == 2
+
+
+def test_what_counts_as_learned_lies_between_chance_and_100_percent() -> None:
+    assert [least_learned(classes) for classes in (2, 10, 100)] == [75, 20, 2]
+    for classes in range(2, 200):
+        assert 100 / classes < least_learned(classes) < 100
 
 
 def test_a_threshold_never_reached_counts_as_one_epoch_more_than_planned() -> None:

@@ -28,7 +28,11 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.reporting import render
 from adarelu_sweep.reporting.behaviour_tables import batch_size_table, branch_table, dead_unit_table
-from adarelu_sweep.reporting.comparison_tables import accuracy_table, comparison_table
+from adarelu_sweep.reporting.comparison_tables import (
+    accuracy_table,
+    comparison_table,
+    convergence_tables,
+)
 from adarelu_sweep.reporting.context_tables import protocol_table, published_table
 from adarelu_sweep.reporting.document import as_json
 from adarelu_sweep.reporting.evidence import weigh
@@ -39,8 +43,10 @@ from adarelu_sweep.reporting.report import write_report
 from adarelu_sweep.reporting.results import (
     Arm,
     ArmSearch,
+    Evaluated,
     Results,
     SearchTrial,
+    SeedResult,
     choose_baseline,
     collect,
 )
@@ -558,6 +564,99 @@ def test_diverged_trials_count_and_are_counted() -> None:
     assert document["arms"][2]["trials"][0]["curves"]["test/loss"][-1] is None
     converged = weigh(results).blocks[0].arms[2].epochs_to_threshold.values
     assert converged[0] == results.study.training.epochs + 1
+
+
+# An arm that does not learn
+
+
+def at_chance(results: Results, *stuck: str) -> Results:
+    """Return results in which some activations stay near 10 %, wherever that is recorded."""
+
+    def near_chance(trial: SeedResult) -> SeedResult:
+        epochs = [
+            record.model_copy(
+                update={
+                    "metrics": record.metrics | {"test/accuracy": 10 + (trial.seed + i) % 3 / 10}
+                }
+            )
+            for i, record in enumerate(trial.history.epochs)
+        ]
+        accuracy = epochs[-1].metrics["test/accuracy"]
+        return replace(
+            trial,
+            history=trial.history.model_copy(update={"epochs": epochs}),
+            result=replace(trial.result, accuracy=accuracy),
+        )
+
+    arms = [
+        replace(
+            arm,
+            trials=[near_chance(t) for t in arm.trials] if arm.activation in stuck else arm.trials,
+            evaluated=Evaluated(10, 360),
+        )
+        for arm in results.arms
+    ]
+    return replace(results, arms=arms)
+
+
+def test_staying_at_chance_is_not_steadiness() -> None:
+    results = at_chance(make_results(), "adarelu")
+    (block,) = weigh(results).blocks
+    leaky, adarelu = block.contenders
+    assert (adarelu.converged, adarelu.reached) == (False, 0)
+    assert adarelu.accuracy.comparison is not None
+    assert adarelu.epochs_to_threshold.comparison is not None
+    assert adarelu.deviation.comparison is adarelu.loss_area.comparison is None
+    assert adarelu.spread_ratio is None
+    for measure in (leaky.deviation, leaky.loss_area):
+        assert measure.comparison is not None
+        assert measure.comparison.p_holm == measure.comparison.p_value  # a family of one
+    assert leaky.spread_ratio is not None
+    _, *steadiness = convergence_tables(weigh(results))
+    for table in steadiness:
+        assert [row[2] for row in table.rows] == ["relu", "leaky_relu", "adarelu \N{DAGGER}"]
+        assert table.rows[2][-3:] == ["-", "-", "-"]
+        assert any(note.startswith("\N{DAGGER} No seed reached") for note in table.notes)
+    ((_, lines),) = findings(weigh(results))
+    assert lines[-1].startswith("adarelu: no seed reached the threshold of")
+    assert "says nothing about stability" in lines[-1]
+
+
+def test_a_baseline_at_chance_gives_no_threshold() -> None:
+    results = at_chance(make_results(), "relu")
+    (block,) = weigh(results).blocks
+    assert block.threshold is None
+    epochs, *steadiness = convergence_tables(weigh(results))
+    assert any("no threshold, for relu did not learn" in note for note in epochs.notes)
+    for arm in block.contenders:
+        assert arm.deviation.comparison is arm.loss_area.comparison is arm.spread_ratio is None
+    for table in steadiness:
+        assert any("not compared, for relu did not learn" in note for note in table.notes)
+        assert all(row[-3:] == ["-", "-", "-"] for row in table.rows)
+    given_ = replace(results, threshold=50.0)
+    (block,) = weigh(given_).blocks
+    assert [arm.converged for arm in block.arms] == [False, True, True]
+    assert all(arm.spread_ratio is None for arm in block.arms)
+    note = convergence_tables(weigh(given_))[1].notes[1]
+    assert note.endswith("not compared, for no seed of relu reached the threshold.")
+
+
+def test_diverged_trials_do_not_lower_the_threshold() -> None:
+    results = make_results(diverged={("relu", 1), ("relu", 2)})
+    relu = results.arms[0]
+    (block,) = weigh(results).blocks
+    well = [t.result.accuracy for t in relu.trials if not t.result.diverged]
+    assert len(well) == 6
+    assert block.threshold == pytest.approx(0.95 * fmean(well))
+    note = convergence_tables(weigh(results))[0].notes[0]
+    assert note.endswith("over the trials that did not diverge.")
+    (block,) = weigh(CASES["all diverged"]()).blocks
+    assert block.threshold is None
+    assert block.origin == "every trial of relu diverged"
+
+
+def test_what_it_was_evaluated_on_is_read_from_the_confusion_matrix(command: Command) -> None:
+    assert {arm.evaluated for arm in collected(command).arms} == {Evaluated(10, 100)}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,7 @@
 from collections.abc import Callable
 from math import isfinite
 
-from adarelu_sweep.reporting.evidence import (
-    CONVERGED,
-    ArmEvidence,
-    BlockEvidence,
-    Evidence,
-    Measured,
-)
+from adarelu_sweep.reporting.evidence import ArmEvidence, BlockEvidence, Evidence, Measured
 from adarelu_sweep.reporting.ranks import Ranking
 from adarelu_sweep.reporting.results import Arm
 from adarelu_sweep.reporting.statistics import COVERAGE_NOTE, Comparison
@@ -23,6 +17,9 @@ from adarelu_sweep.reporting.table import (
     percent,
     probability,
 )
+
+NOT_CONVERGED = "\N{DAGGER}"
+"""Marks an arm of which no seed reached the threshold, where that makes a number mean nothing."""
 
 
 def accuracy_table(evidence: Evidence) -> Table:
@@ -88,6 +85,7 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
         f"Difference: activation minus {baseline}, paired by seed; BCa bootstrap interval; "
         "two-sided sign-flip permutation test with Holm's correction."
     )
+    unsteady = _not_compared(evidence)
     return [
         _measure_table(
             evidence,
@@ -96,13 +94,13 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             "epochs",
             lambda arm: arm.epochs_to_threshold,
             [
-                *(_threshold(evidence, block) for block in evidence.blocks),
+                *map(_threshold, evidence.blocks),
                 "A trial that never reaches it, or diverges, counts as one epoch more than were "
                 "planned, which is a lower bound.",
                 paired,
             ],
             1,
-            lambda arm: f"{arm.reached} of {len(arm.epochs_to_threshold.values)}",
+            ("reached", lambda arm: f"{arm.reached} of {len(arm.epochs_to_threshold.values)}"),
         ),
         _measure_table(
             evidence,
@@ -113,9 +111,11 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             [
                 "Standard deviation of the changes of the test accuracy from one epoch to the next "
                 "over the second half of the epochs: lower is steadier.",
+                *unsteady,
                 paired,
             ],
             2,
+            cells=_marked_cells,
         ),
         _measure_table(
             evidence,
@@ -126,9 +126,11 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             [
                 "Trapezoids, divided by the length of the curve: lower is faster. A trial whose "
                 "loss is not finite has none.",
+                *unsteady,
                 paired,
             ],
             4,
+            cells=_marked_cells,
         ),
         _spread_table(evidence),
     ]
@@ -196,26 +198,28 @@ def _measure_table(
     measured: Callable[[ArmEvidence], Measured],
     notes: list[str],
     digits: int,
-    reached: Callable[[ArmEvidence], str] | None = None,
+    more: tuple[str, Callable[[ArmEvidence], str]] | None = None,
+    cells: Callable[[ArmEvidence], list[str]] = lambda arm: arm_cells(arm.arm),
 ) -> Table:
+    """Return a measure's table; ``more`` is a further column, ``cells`` gives those of ``ARM``."""
     rows = []
     for block in evidence.blocks:
         for arm in block.arms:
             measure = measured(arm)
             summary, comparison = measure.summary, measure.comparison
-            cells = [*arm_cells(arm.arm), str(summary.n)]
-            cells += [reached(arm)] if reached else []
-            cells += [fixed(summary.mean, digits), fixed(summary.std, digits)]
+            row = [*cells(arm), str(summary.n)]
+            row += [more[1](arm)] if more else []
+            row += [fixed(summary.mean, digits), fixed(summary.std, digits)]
             if comparison is None:
-                cells += [NOTHING] * 3
+                row += [NOTHING] * 3
             else:
-                cells += [
+                row += [
                     fixed(comparison.mean, digits, sign=True),
                     interval(comparison.low, comparison.high, digits, sign=True),
                     probability(comparison.p_holm),
                 ]
-            rows.append(cells)
-    headings = ["n", *(["reached"] if reached else []), f"mean ({unit})", "std"]
+            rows.append(row)
+    headings = ["n", *([more[0]] if more else []), f"mean ({unit})", "std"]
     headings += [f"difference ({unit})", "95 % interval", "Holm p"]
     return Table(key, title, _columns(headings), rows, notes)
 
@@ -229,7 +233,7 @@ def _spread_table(evidence: Evidence) -> Table:
             ratio, low, high, p = arm.spread_ratio or (None, None, None, None)
             seeds = str(len(arm.arm.curves("test/accuracy")))
             cells = [seeds, fixed(mean), fixed(last), fixed(ratio), interval(low, high)]
-            rows.append([*arm_cells(arm.arm), *cells, probability(p)])
+            rows.append([*_marked_cells(arm), *cells, probability(p)])
     headings = ["n", "mean over epochs (points)", "last epoch (points)"]
     headings += ["ratio", "95 % interval", "p (last epoch)"]
     return Table(
@@ -241,17 +245,37 @@ def _spread_table(evidence: Evidence) -> Table:
             "Sample deviation over the seeds at every epoch that all of them have. Ratio: mean "
             f"over epochs relative to {evidence.results.baseline}'s, over the same seeds, with a "
             "bootstrap interval over seeds: below 1 is more alike. p: Pitman-Morgan test of equal "
-            "variances at the last epoch, not corrected."
+            "variances at the last epoch, not corrected.",
+            *_not_compared(evidence),
         ],
     )
 
 
-def _threshold(evidence: Evidence, block: BlockEvidence) -> str:
+def _marked_cells(arm: ArmEvidence) -> list[str]:
+    """Return the cells under ``ARM``, marked where steadiness is that of not converging."""
+    dataset, network, activation = arm_cells(arm.arm)
+    return [dataset, network, activation if arm.converged else f"{activation} {NOT_CONVERGED}"]
+
+
+def _not_compared(evidence: Evidence) -> list[str]:
+    """Say which arms are not compared by their steadiness, and why."""
+    notes = []
+    for block in evidence.blocks:
+        if block.contenders and not block.steadiness_compared:
+            reached = f"no seed of {block.baseline} reached the threshold"
+            reason = block.origin if block.threshold is None else reached
+            notes.append(f"{block.block.label}: not compared, for {reason}.")
+    if any(not arm.converged for block in evidence.blocks for arm in block.arms):
+        notes.append(
+            f"{NOT_CONVERGED} No seed reached the threshold: steadiness, loss area and spread are "
+            "those of not learning, which say nothing about stability, and are not compared."
+        )
+    return notes
+
+
+def _threshold(block: BlockEvidence) -> str:
     """Say which accuracy counts as converged in a block, and where it comes from."""
     label = block.block.label
     if block.threshold is None:
-        return f"{label}: no threshold, for {block.baseline} has no result yet."
-    if evidence.results.threshold is not None:
-        return f"{label}: the threshold is {fixed(block.threshold)} %, as given."
-    share = f"{percent(CONVERGED, 0)} % of {block.baseline}'s mean at its last epoch"
-    return f"{label}: the threshold is {fixed(block.threshold)} %, {share}."
+        return f"{label}: no threshold, for {block.origin}."
+    return f"{label}: the threshold is {fixed(block.threshold)} %, {block.origin}."

@@ -35,6 +35,15 @@ class SpreadRatio(NamedTuple):
     epoch are equal; it takes the values to be normal."""
 
 
+def least_learned(classes: int) -> float:
+    """Return the test accuracy, percent, below which a training counts as not having learned.
+
+    Twice chance, or half-way from chance to 100 % where that is less, as with two classes.
+    """
+    chance = 100 / classes
+    return min(2 * chance, (chance + 100) / 2)
+
+
 def epochs_to_threshold(accuracy: Sequence[float], threshold: float) -> int | None:
     """Return the first epoch, counted from 1, that reaches the threshold; None if none does."""
     return next((epoch for epoch, value in enumerate(accuracy, 1) if value >= threshold), None)

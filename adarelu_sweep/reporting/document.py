@@ -55,6 +55,7 @@ def _arm(evidence: ArmEvidence, threshold: float | None) -> dict[str, Any]:
         "convergence": {
             "threshold": threshold,
             "reached": evidence.reached,
+            "converged": evidence.converged,
             "epochs_to_threshold": _measured(evidence.epochs_to_threshold),
             "epoch_to_epoch_deviation": _measured(evidence.deviation),
             "loss_area": _measured(evidence.loss_area),

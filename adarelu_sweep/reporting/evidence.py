@@ -4,7 +4,7 @@ Activations are compared within a block (a data set and a network), paired by se
 baseline; Holm's correction is over the comparisons of one measure in one block.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
@@ -14,6 +14,7 @@ from adarelu_sweep.reporting.convergence import (
     epoch_to_epoch_deviation,
     epochs_or_more,
     epochs_to_threshold,
+    least_learned,
     loss_area,
     spread,
     spread_ratio,
@@ -21,6 +22,7 @@ from adarelu_sweep.reporting.convergence import (
 from adarelu_sweep.reporting.ranks import Ranking, rank
 from adarelu_sweep.reporting.results import Arm, Block, Results
 from adarelu_sweep.reporting.statistics import Comparison, Summary, compare, summarize, with_holm
+from adarelu_sweep.reporting.table import fixed, percent
 
 CONVERGED = 0.95
 """Share of the baseline's mean accuracy that counts as converged, unless a threshold is given."""
@@ -35,7 +37,7 @@ class Measured:
     values: BySeed
     summary: Summary
     comparison: Comparison | None
-    """With the baseline; None for the baseline itself."""
+    """With the baseline; None for the baseline itself, and where the two are not compared."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ class ArmEvidence:
     spread: list[float]
     """Deviation of the test accuracy over the seeds at every epoch, percentage points."""
     spread_ratio: SpreadRatio | None
-    """Spread relative to the baseline's; None for the baseline itself."""
+    """Spread relative to the baseline's; None for the baseline itself, and like the comparisons of
+    deviation and loss area where one of the two did not converge."""
+    converged: bool
+    """False where no seed reached the threshold: what stays at chance is steady, and alike for all
+    seeds, which says nothing about stability. True where that is not known."""
 
     @property
     def activation(self) -> str:
@@ -71,8 +77,13 @@ class BlockEvidence:
     block: Block
     baseline: str
     threshold: float | None
-    """Test accuracy, percent, that counts as converged; None while the baseline has no trial."""
+    """Test accuracy, percent, that counts as converged; None where ``origin`` says why."""
+    origin: str
+    """Where the threshold comes from, or why there is none: what follows "the threshold is" or
+    "no threshold"."""
     arms: list[ArmEvidence]
+    steadiness_compared: bool
+    """Whether the baseline converged, so that deviation, loss area and spread can be compared."""
 
     @property
     def contenders(self) -> list[ArmEvidence]:
@@ -103,14 +114,20 @@ def weigh(results: Results) -> Evidence:
 
 def _weigh(block: Block, results: Results) -> BlockEvidence:
     baseline = block.arm(results.baseline)
-    threshold = results.threshold
-    if threshold is None and baseline and baseline.n:
-        threshold = CONVERGED * fmean(baseline.accuracies().values())
+    threshold, origin = _threshold(baseline, results)
+    reached = [_reaching(arm, threshold) for arm in block.arms]
+    converged = [
+        threshold is None or bool(number) or not arm.curves("test/accuracy")
+        for arm, number in zip(block.arms, reached, strict=True)
+    ]
+    known = dict(zip([arm.activation for arm in block.arms], converged, strict=True))
+    steady = threshold is not None and known.get(results.baseline, False)
+    compared = {label for label, ok in known.items() if ok and steady}
 
-    def measure(values: Callable[[Arm], BySeed]) -> list[Measured]:
-        return _measure(block.arms, results.baseline, values)
+    def measure(values: Callable[[Arm], BySeed], among: Collection[str] = known) -> list[Measured]:
+        return _measure(block.arms, results.baseline, values, among)
 
-    def converged(arm: Arm) -> BySeed:
+    def epochs_of(arm: Arm) -> BySeed:
         planned = arm.settings.training.epochs
         curves = {} if threshold is None else arm.curves("test/accuracy")
         return {
@@ -119,34 +136,77 @@ def _weigh(block: Block, results: Results) -> BlockEvidence:
         }
 
     accuracy = measure(Arm.accuracies)
-    epochs = measure(converged)
-    deviation = measure(lambda arm: _each(arm.curves("test/accuracy"), epoch_to_epoch_deviation))
-    area = measure(lambda arm: _each(arm.curves("train/loss"), loss_area))
+    epochs = measure(epochs_of)
+    deviation = measure(
+        lambda arm: _each(arm.curves("test/accuracy"), epoch_to_epoch_deviation), compared
+    )
+    area = measure(lambda arm: _each(arm.curves("train/loss"), loss_area), compared)
     base_curves = baseline.curves("test/accuracy") if baseline else {}
     arms = []
     for index, arm in enumerate(block.arms):
         curves = arm.curves("test/accuracy")
+        beside = arm is not baseline and arm.activation in compared
         arms.append(
             ArmEvidence(
                 arm,
                 accuracy[index],
                 epochs[index],
-                sum(_reached(curve, threshold) is not None for curve in curves.values()),
+                reached[index],
                 deviation[index],
                 area[index],
                 spread(curves),
-                None if arm is baseline else spread_ratio(curves, base_curves),
+                spread_ratio(curves, base_curves) if beside else None,
+                converged[index],
             )
         )
-    return BlockEvidence(block, results.baseline, threshold, arms)
+    return BlockEvidence(block, results.baseline, threshold, origin, arms, steady)
 
 
-def _measure(arms: Sequence[Arm], baseline: str, values: Callable[[Arm], BySeed]) -> list[Measured]:
+def _threshold(baseline: Arm | None, results: Results) -> tuple[float | None, str]:
+    """Return the accuracy that counts as converged, and where it comes from or why there is none.
+
+    A share of the mean of a baseline that did not learn would be reached by anything.
+    """
+    name = results.baseline
+    if results.threshold is not None:
+        return results.threshold, "as given"
+    if baseline is None or not baseline.n:
+        return None, f"{name} has no result{results.so_far}"
+    ended_well = [t.result.accuracy for t in baseline.trials if not t.result.diverged]
+    if not ended_well:
+        return None, f"every trial of {name} diverged"
+    mean = fmean(ended_well)
+    classes = baseline.evaluated.classes if baseline.evaluated else None
+    if classes and mean < least_learned(classes):
+        return None, (
+            f"{name} did not learn: its mean is {fixed(mean)} %, and less than "
+            f"{fixed(least_learned(classes))} % counts as near chance with {classes} classes"
+        )
+    these = " over the trials that did not diverge" if len(ended_well) < baseline.n else ""
+    share = f"{percent(CONVERGED, 0)} % of {name}'s mean at its last epoch"
+    return CONVERGED * mean, share + these
+
+
+def _reaching(arm: Arm, threshold: float | None) -> int:
+    """Return how many seeds reach the threshold."""
+    curves = arm.curves("test/accuracy").values()
+    return sum(_reached(curve, threshold) is not None for curve in curves)
+
+
+def _measure(
+    arms: Sequence[Arm],
+    baseline: str,
+    values: Callable[[Arm], BySeed],
+    among: Collection[str],
+) -> list[Measured]:
+    """Measure every arm, and compare those ``among`` which it makes sense with the baseline."""
     measured = [values(arm) for arm in arms]
     base = next(
         (m for arm, m in zip(arms, measured, strict=True) if arm.activation == baseline), {}
     )
-    others = [i for i, arm in enumerate(arms) if arm.activation != baseline]
+    others = [
+        i for i, arm in enumerate(arms) if arm.activation != baseline and arm.activation in among
+    ]
     compared = with_holm([compare(measured[i], base) for i in others])
     comparisons = dict(zip(others, compared, strict=True))
     return [

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan
+from itertools import takewhile
+from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from optuna.trial import TrialState
 
@@ -19,7 +20,7 @@ from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
-from adarelu_sweep.training.history import History
+from adarelu_sweep.training.history import CONFUSION_MATRIX, History
 from adarelu_sweep.training.settings import TrialSettings
 
 State = Literal["running", "interrupted", "complete", "failed"]
@@ -45,6 +46,13 @@ class SeedResult:
         return known if known and len(known) == len(values) else None
 
 
+class Evaluated(NamedTuple):
+    """What an arm's trials were evaluated on at their end."""
+
+    classes: int
+    images: int
+
+
 @dataclass(frozen=True)
 class Arm:
     """Data set x network x activation, with the finished trials in the order of their seeds."""
@@ -55,6 +63,8 @@ class Arm:
     """Those of its first seed; where a search has a best setting, with that."""
     planned: int
     trials: list[SeedResult]
+    evaluated: Evaluated | None = None
+    """None where no trial has a confusion matrix."""
 
     @property
     def dataset(self) -> str:
@@ -88,6 +98,22 @@ class Arm:
     def curves(self, metric: str) -> dict[int, list[float]]:
         """Return seed to a metric at every epoch, for the trials whose history has it."""
         return {t.seed: curve for t in self.trials if (curve := t.curve(metric)) is not None}
+
+    def averaged(self, metric: str) -> dict[int, list[float]]:
+        """Return seed to a metric at every epoch, as it counts where seeds are taken together.
+
+        A diverged trial keeps its last accuracy up to the last planned epoch, for that is its
+        result. The curve of a loss ends where it is not finite.
+        """
+        curves = self.curves(metric)
+        if metric.endswith("/loss"):
+            return {seed: list(takewhile(isfinite, curve)) for seed, curve in curves.items()}
+        epochs = self.settings.training.epochs
+        ended = {trial.seed for trial in self.trials if trial.result.diverged}
+        return {
+            seed: curve + [curve[-1]] * (epochs - len(curve)) if seed in ended else curve
+            for seed, curve in curves.items()
+        }
 
     def last(self, metric: str) -> dict[int, float]:
         """Return seed to a metric at the last epoch, for the trials whose last epoch has it."""
@@ -217,6 +243,11 @@ class Results:
         return self.study.data.subset_note()
 
     @property
+    def so_far(self) -> str:
+        """What follows "no result": " yet", unless the study is over."""
+        return "" if self.state in {"complete", "failed"} else " yet"
+
+    @property
     def finished(self) -> int:
         """The number of finished trials in all arms."""
         return sum(arm.n for arm in self.arms)
@@ -285,7 +316,8 @@ def collect(
                 history = History() if in_haste else _history(folder, trial.result)
                 found.append(SeedResult(seed, trial.result, trial.number, folder, history))
         settings = _trained(arm, study, searching.get(arm.label))
-        arms.append(Arm(arm, settings, len(study.seeds()), found))
+        evaluated = None if in_haste else _evaluated(found)
+        arms.append(Arm(arm, settings, len(study.seeds()), found, evaluated))
     return Results(
         study=study,
         state=state or here.state,
@@ -342,6 +374,17 @@ def choose_baseline(activations: list[str], given: str | None) -> str:
         known = list(dict.fromkeys(activations))
         raise UserError(f"--baseline: {unknown('activation of this study', given, known)}")
     return given
+
+
+def _evaluated(trials: list[SeedResult]) -> Evaluated | None:
+    """Return what the first trial with a XX: a row per class."""
+    for trial in trials:
+        try:
+            rows = (trial.folder / CONFUSION_MATRIX).read_text(encoding="utf-8").splitlines()
+            return Evaluated(len(rows), sum(int(cell) for row in rows for cell in row.split(",")))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _history(folder: Path, result: TrialResult) -> History:

@@ -44,7 +44,8 @@ def findings(evidence: Evidence) -> list[tuple[str, list[str]]]:
 def _block_words(block: BlockEvidence) -> list[str]:
     lines = [] if block.contenders else [_alone(block.arms[0])]
     lines += [_comparison_words(arm, block) for arm in block.contenders]
-    return lines + [_diverged(arm.arm) for arm in block.arms if arm.arm.diverged]
+    lines += [_diverged(arm.arm) for arm in block.arms if arm.arm.diverged]
+    return lines + [_not_converged(arm, block) for arm in block.arms if not arm.converged]
 
 
 def _alone(arm: ArmEvidence) -> str:
@@ -103,6 +104,13 @@ def _diverged(arm: Arm) -> str:
     return (
         f"{arm.activation}: {arm.diverged} of {_count(arm.n, 'trial')} diverged, and "
         f"{'counts' if arm.diverged == 1 else 'count'} with the accuracy of the last epoch."
+    )
+
+
+def _not_converged(arm: ArmEvidence, block: BlockEvidence) -> str:
+    return (
+        f"{arm.activation}: no seed reached the threshold of {fixed(block.threshold)} %, so how "
+        "steady its course is, and how alike its seeds are, says nothing about stability."
     )
 
 
