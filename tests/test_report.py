@@ -34,6 +34,7 @@ from adarelu_sweep.reporting.comparison_tables import (
     convergence_tables,
 )
 from adarelu_sweep.reporting.context_tables import protocol_table, published_table
+from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.document import as_json
 from adarelu_sweep.reporting.evidence import weigh
 from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_summary, as_table
@@ -566,6 +567,37 @@ def test_diverged_trials_count_and_are_counted() -> None:
     assert converged[0] == results.study.training.epochs + 1
 
 
+def test_a_diverged_trial_does_not_cut_the_others_short() -> None:
+    results = CASES["diverged"]()
+    relu, _, adarelu = results.arms
+    ends = {t.seed: t.curve("test/accuracy") for t in adarelu.trials}
+    carried = np.array([[*c, *[c[-1]] * (12 - len(c))] for c in ends.values() if c])
+    assert sorted(len(curve) for curve in ends.values() if curve) == [4, 4, *[12] * 6]
+    (block,) = weigh(results).blocks
+    measured = block.arms[2]
+    np.testing.assert_allclose(measured.spread, carried.std(0, ddof=1))
+    base = np.array(list(relu.curves("test/accuracy").values()))
+    assert measured.spread_ratio is not None
+    ratio = carried.std(0, ddof=1).mean() / base.std(0, ddof=1).mean()
+    assert measured.spread_ratio.ratio == pytest.approx(ratio)
+    np.testing.assert_allclose(mean_curve(adarelu.averaged("test/accuracy")), carried.mean(0))
+
+    losses = adarelu.averaged("train/loss")
+    assert sorted(map(len, losses.values())) == [3, 3, *[12] * 6]  # the fourth is not finite
+    whole = np.array([curve for curve in losses.values() if len(curve) == 12])
+    np.testing.assert_allclose(mean_curve(losses)[3:], whole.mean(0)[3:])
+    np.testing.assert_allclose(deviation_curve(losses)[3:], whole.std(0, ddof=1)[3:], atol=1e-12)
+    _, _, area, _ = convergence_tables(weigh(results))
+    assert [row[3:5] for row in area.rows] == [["8", "0"], ["8", "0"], ["6 of 8", "2"]]
+
+
+def test_curves_end_with_the_last_seeds() -> None:
+    curves = {0: [1.0, 2.0, 3.0], 1: [3.0, 4.0], 2: []}
+    assert mean_curve(curves) == [2, 3, 3]
+    assert deviation_curve(curves) == pytest.approx([math.sqrt(2)] * 2)
+    assert mean_curve({0: []}) == mean_curve({}) == deviation_curve({}) == []
+
+
 # An arm that does not learn
 
 
@@ -973,7 +1005,8 @@ def test_the_tracker_gets_mean_curves_and_the_best_trial(tmp_path: Path) -> None
     np.testing.assert_allclose(relu.metrics["test/accuracy"], seeds.mean(0))
     np.testing.assert_allclose(relu.metrics["test/accuracy_std"], seeds.std(0, ddof=1))
     assert {len(curve) for curve in relu.metrics.values()} == {12}
-    assert {len(curve) for curve in adarelu.metrics.values()} == {4}  # the diverged one's
+    lengths = {len(curve) for curve in adarelu.metrics.values()}
+    assert lengths == {12}  # though one trial has 4 epochs
     assert set(relu.metrics) == {
         f"{split}/{quantity}{of}"
         for split in ("train", "test")

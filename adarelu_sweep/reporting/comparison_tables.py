@@ -32,7 +32,7 @@ def accuracy_table(evidence: Evidence) -> Table:
             rows.append(
                 [
                     *arm_cells(arm.arm),
-                    _n(arm.arm),
+                    _of(arm.arm.n, arm.arm.planned),
                     fixed(summary.mean),
                     fixed(summary.std),
                     interval(summary.low, summary.high),
@@ -95,8 +95,8 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             lambda arm: arm.epochs_to_threshold,
             [
                 *map(_threshold, evidence.blocks),
-                "A trial that never reaches it, or diverges, counts as one epoch more than were "
-                "planned, which is a lower bound.",
+                "A trial that never reaches it, or diverges before it does, counts as one epoch "
+                "more than were planned, which is a lower bound.",
                 paired,
             ],
             1,
@@ -110,7 +110,8 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             lambda arm: arm.deviation,
             [
                 "Standard deviation of the changes of the test accuracy from one epoch to the next "
-                "over the second half of the epochs: lower is steadier.",
+                "over the second half of the epochs: lower is steadier. Of a diverged trial, the "
+                "epochs that it had.",
                 *unsteady,
                 paired,
             ],
@@ -124,13 +125,14 @@ def convergence_tables(evidence: Evidence) -> list[Table]:
             "nats",
             lambda arm: arm.loss_area,
             [
-                "Trapezoids, divided by the length of the curve: lower is faster. A trial whose "
-                "loss is not finite has none.",
+                "Trapezoids, divided by the length of the curve: lower is faster. A diverged "
+                "trial has none: its loss is not finite. n: trials that have one.",
                 *unsteady,
                 paired,
             ],
             4,
-            cells=_marked_cells,
+            ("diverged, without one", lambda arm: str(arm.arm.diverged)),
+            _marked_cells,
         ),
         _spread_table(evidence),
     ]
@@ -165,8 +167,8 @@ def _columns(headings: list[str]) -> list[Column]:
     return [*ARM, *map(Column, headings)]
 
 
-def _n(arm: Arm) -> str:
-    return str(arm.n) if arm.n == arm.planned else f"{arm.n} of {arm.planned}"
+def _of(number: int, all_of_them: int) -> str:
+    return str(number) if number == all_of_them else f"{number} of {all_of_them}"
 
 
 def _compared(comparison: Comparison | None) -> list[str]:
@@ -207,7 +209,7 @@ def _measure_table(
         for arm in block.arms:
             measure = measured(arm)
             summary, comparison = measure.summary, measure.comparison
-            row = [*cells(arm), str(summary.n)]
+            row = [*cells(arm), _of(summary.n, arm.arm.n)]
             row += [more[1](arm)] if more else []
             row += [fixed(summary.mean, digits), fixed(summary.std, digits)]
             if comparison is None:
@@ -231,7 +233,7 @@ def _spread_table(evidence: Evidence) -> Table:
             mean = sum(arm.spread) / len(arm.spread) if arm.spread else None
             last = arm.spread[-1] if arm.spread else None
             ratio, low, high, p = arm.spread_ratio or (None, None, None, None)
-            seeds = str(len(arm.arm.curves("test/accuracy")))
+            seeds = _of(len(arm.arm.curves("test/accuracy")), arm.arm.n)
             cells = [seeds, fixed(mean), fixed(last), fixed(ratio), interval(low, high)]
             rows.append([*_marked_cells(arm), *cells, probability(p)])
     headings = ["n", "mean over epochs (points)", "last epoch (points)"]
@@ -242,10 +244,11 @@ def _spread_table(evidence: Evidence) -> Table:
         _columns(headings),
         rows,
         [
-            "Sample deviation over the seeds at every epoch that all of them have. Ratio: mean "
-            f"over epochs relative to {evidence.results.baseline}'s, over the same seeds, with a "
-            "bootstrap interval over seeds: below 1 is more alike. p: Pitman-Morgan test of equal "
-            "variances at the last epoch, not corrected.",
+            "Sample deviation over the seeds at every epoch; a diverged trial keeps its last "
+            "accuracy up to the last planned epoch. Ratio: mean over epochs relative to "
+            f"{evidence.results.baseline}'s, over the same seeds, with a bootstrap interval over "
+            "seeds: below 1 is more alike. p: Pitman-Morgan test of equal variances at the last "
+            "epoch, not corrected.",
             *_not_compared(evidence),
         ],
     )

@@ -1,6 +1,7 @@
 """How steadily a training converges, from its values per epoch; accuracies are in percent.
 
-A diverged trial has fewer epochs than the others, and what is undefined for a trial is None.
+What is undefined for a trial is None. Of a diverged trial, the curve may be short, or be drawn out
+by its last accuracy (``Arm.averaged``): what is measured decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def loss_area(loss: Sequence[float]) -> float | None:
 
 
 def spread(curves: Mapping[int, Sequence[float]]) -> list[float]:
-    """Return the sample deviation over the seeds at every epoch that all of them have.
+    """Return the sample deviation over the seeds at every epoch that all curves have.
 
     Empty below 2 seeds. The curves are seed -> value per epoch, all of them finite.
     """

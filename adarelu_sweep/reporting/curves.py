@@ -1,24 +1,23 @@
-"""An arm's curves taken together over its seeds."""
+"""An arm's curves taken together over its seeds.
 
-from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+Curves may differ in length: every epoch is taken over the seeds that have it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from statistics import fmean, stdev
 
 
 def mean_curve(curves: Mapping[int, Sequence[float]]) -> list[float]:
-    """Return the mean over seeds at every epoch that all of them have (a diverged one is short)."""
+    """Return the mean over the seeds at every epoch."""
     return [fmean(values) for values in _epochs(curves)]
 
 
 def deviation_curve(curves: Mapping[int, Sequence[float]]) -> list[float]:
-    """Return the sample deviation (n - 1) over seeds at every epoch that all of them have.
-
-    Empty with fewer than two seeds; NaN where a value is not finite.
-    """
-    if len(curves) < 2:
-        return []
-    return [stdev(v) if all(map(isfinite, v)) else nan for v in _epochs(curves)]
+    """Return the sample deviation (n - 1) over the seeds, as long as two of them have the epoch."""
+    return [stdev(values) for values in _epochs(curves) if len(values) > 1]
 
 
-def _epochs(curves: Mapping[int, Sequence[float]]) -> list[tuple[float, ...]]:
-    return list(zip(*curves.values(), strict=False))
+def _epochs(curves: Mapping[int, Sequence[float]]) -> Iterator[list[float]]:
+    for values in zip_longest(*curves.values()):
+        yield [value for value in values if value is not None]

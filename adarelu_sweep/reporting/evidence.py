@@ -140,11 +140,11 @@ def _weigh(block: Block, results: Results) -> BlockEvidence:
     deviation = measure(
         lambda arm: _each(arm.curves("test/accuracy"), epoch_to_epoch_deviation), compared
     )
-    area = measure(lambda arm: _each(arm.curves("train/loss"), loss_area), compared)
-    base_curves = baseline.curves("test/accuracy") if baseline else {}
+    area = measure(_loss_areas, compared)
+    base_curves = baseline.averaged("test/accuracy") if baseline else {}
     arms = []
     for index, arm in enumerate(block.arms):
-        curves = arm.curves("test/accuracy")
+        curves = arm.averaged("test/accuracy")
         beside = arm is not baseline and arm.activation in compared
         arms.append(
             ArmEvidence(
@@ -185,6 +185,13 @@ def _threshold(baseline: Arm | None, results: Results) -> tuple[float | None, st
     these = " over the trials that did not diverge" if len(ended_well) < baseline.n else ""
     share = f"{percent(CONVERGED, 0)} % of {name}'s mean at its last epoch"
     return CONVERGED * mean, share + these
+
+
+def _loss_areas(arm: Arm) -> BySeed:
+    """Return seed to loss area; a diverged trial has none, however early its curve ends."""
+    diverged = {trial.seed for trial in arm.trials if trial.result.diverged}
+    curves = arm.curves("train/loss")
+    return _each({seed: c for seed, c in curves.items() if seed not in diverged}, loss_area)
 
 
 def _reaching(arm: Arm, threshold: float | None) -> int:

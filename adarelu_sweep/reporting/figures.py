@@ -11,7 +11,7 @@ from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.drawing import PANEL, Palette, new_figure, whole_numbers
 from adarelu_sweep.reporting.evidence import ArmEvidence, BlockEvidence
 from adarelu_sweep.reporting.ranks import Ranking
-from adarelu_sweep.reporting.results import ArmSearch, Block
+from adarelu_sweep.reporting.results import Arm, ArmSearch, Block
 from adarelu_sweep.reporting.statistics import Comparison
 
 # A loss that falls or rises by more than this factor is drawn on a logarithmic axis.
@@ -21,8 +21,9 @@ _LINEAR_RANGE = 50
 def draw_curves(block: Block, palette: Palette) -> Figure:
     """Loss and accuracy per epoch, in training and in testing: the paper's figure 3.
 
-    Lines are means over seeds, bands one sample deviation. Where trials of an arm differ in length
-    (a diverged one is short), mean and band end with the shortest, and every trial is drawn thin.
+    Lines are means over seeds, bands one sample deviation. A diverged trial keeps its last accuracy
+    up to the last planned epoch; its loss is in the mean as long as it is finite. Every trial of an
+    arm that has one is drawn thin.
     """
     figure = new_figure(f"{block.label}: mean over seeds, band of one deviation", 9.2, 6.4)
     grid = figure.subplots(2, 2, sharex=True)
@@ -32,8 +33,7 @@ def draw_curves(block: Block, palette: Palette) -> Figure:
             axes_row, [("train", "training"), ("test", "testing")], strict=True
         ):
             for arm in block.arms:
-                curves = arm.curves(f"{split}/{quantity}")
-                _draw_band(axes, curves, palette, arm.activation, quantity)
+                _draw_band(axes, arm, f"{split}/{quantity}", palette)
             axes.set_ylabel(label)
             if quantity == "loss":
                 axes.set_title(title, fontsize=10)
@@ -139,26 +139,21 @@ def draw_search(searches: list[ArmSearch], palette: Palette) -> Figure:
     return figure
 
 
-def _draw_band(
-    axes: Axes,
-    curves: dict[int, list[float]],
-    palette: Palette,
-    activation: str,
-    quantity: str,
-) -> None:
+def _draw_band(axes: Axes, arm: Arm, metric: str, palette: Palette) -> None:
+    curves = arm.averaged(metric)
     if not curves:
         return
-    colour, line = palette.colour(activation), palette.line(activation)
+    colour, line = palette.colour(arm.activation), palette.line(arm.activation)
     mean, deviation = mean_curve(curves), deviation_curve(curves)
     epochs = range(1, len(mean) + 1)
-    axes.plot(epochs, mean, line, color=colour, label=activation, marker=_marker(len(mean)))
-    if deviation:
-        top = 100.0 if quantity == "accuracy" else inf  # no band where no value can be
-        low = [max(m - d, 0.0) for m, d in zip(mean, deviation, strict=True)]
-        high = [min(m + d, top) for m, d in zip(mean, deviation, strict=True)]
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-    if len({len(curve) for curve in curves.values()}) > 1:
-        for curve in curves.values():
+    axes.plot(epochs, mean, line, color=colour, label=arm.activation, marker=_marker(len(mean)))
+    top = 100.0 if metric.endswith("accuracy") else inf  # no band where no value can be
+    banded = list(zip(mean, deviation, strict=False))
+    low = [max(m - d, 0.0) for m, d in banded]
+    high = [min(m + d, top) for m, d in banded]
+    axes.fill_between(epochs[: len(banded)], low, high, color=colour, alpha=0.18, linewidth=0)
+    if arm.diverged:
+        for curve in arm.curves(metric).values():
             axes.plot(range(1, len(curve) + 1), curve, line, color=colour, linewidth=0.6)
 
 

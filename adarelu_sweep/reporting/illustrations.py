@@ -61,6 +61,11 @@ def _of_accuracy(evidence: Evidence, palette: Palette) -> list[Illustration]:
         if any(arm.curves("test/accuracy") for arm in block.arms):
             draw = partial(draw_curves, block, palette)
             caption = f"{block.label}: loss and accuracy per epoch"
+            if any(arm.diverged for arm in block.arms):
+                caption += (
+                    "; a diverged trial keeps its last accuracy, and its loss is in the mean as "
+                    "long as it is finite"
+                )
             found.append(Illustration("convergence", _name("curves", block.label), caption, draw))
     spread = [block for block in evidence.blocks if any(arm.spread for arm in block.arms)]
     if spread:

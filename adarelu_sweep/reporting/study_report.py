@@ -21,15 +21,15 @@ def study_report(results: Results, folder: Path) -> StudyReport:
 def _arm_curves(arm: Arm) -> ArmCurves | None:
     """Take an arm's trials together; None if none has a history.
 
-    Every metric ends with the shortest trial, as a diverged one is. The probes stay with the trials
-    and the report: MLflow would draw them above the accuracies.
+    The probes stay with the trials and the report: MLflow would draw them above the accuracies.
     """
     metrics = {}
     for name in _METRICS:
-        if curves := arm.curves(name):
-            metrics[name] = mean_curve(curves)
-            if deviation := deviation_curve(curves):
-                metrics[f"{name}_std"] = deviation
+        curves = arm.averaged(name)
+        if mean := mean_curve(curves):
+            metrics[name] = mean
+        if deviation := deviation_curve(curves):
+            metrics[f"{name}_std"] = deviation
     if not metrics:
         return None
     settings = {key: str(value) for key, value in arm.settings.flattened().items() if key != "seed"}
