@@ -112,13 +112,17 @@ def test_rounding_does_not_break_ties(differences: list[int], base: float) -> No
     assert (comparison.low is None) == (whole.low is None)
 
 
-@pytest.mark.parametrize("n", [6, 9])
-def test_without_an_effect_5_percent_of_2000_studies_reject(n: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "level"),
+    [(6, 1 / 32), (9, 12 / 256), (12, 102 / 2048)],
+    ids=["6 seeds, 3.1 %", "9 seeds, 4.7 %", "12 seeds, 5.0 %"],
+)
+def test_without_an_effect_an_exact_share_of_2000_studies_rejects(n: int, level: float) -> None:
+    """At 5 %: the largest multiple of 2 / 2**n below it is what an exact test of n can reach."""
     seed = 31 + n
     print("seed", seed)
     drawn = np.random.default_rng(seed).standard_t(5, (2_000, n))
     rejected = sum(sign_flip_p_value(row) <= 0.05 for row in drawn.tolist())
-    level = int(0.05 * 2 ** (n - 1)) / 2 ** (n - 1)  # what an exact test can reach
     low, high = binom.interval(0.999, 2_000, level)
     assert low <= rejected <= high
 
