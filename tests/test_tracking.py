@@ -112,9 +112,10 @@ def study_report(folder: Path, *arms: ArmCurves, note: str = "| a | table |") ->
     return StudyReport(report, note, list(arms))
 
 
-def arm(name: str, *accuracies: float) -> ArmCurves:
+def arm(name: str, *accuracies: float, colour: str = "") -> ArmCurves:
     curves = {"test/accuracy": list(accuracies), "test/loss": [math.nan] * len(accuracies)}
-    return ArmCurves(f"{name}, vgg16: mean of 3 seeds", name, {"activation.name": name}, curves)
+    params = {"activation.name": name}
+    return ArmCurves(f"{name}, vgg16: mean of 3 seeds", name, params, curves, colour)
 
 
 def arm_runs(tracker: MlflowTracker, client: MlflowClient) -> list[Run]:
@@ -313,12 +314,14 @@ def test_arm_runs_are_those_of_the_newest_report(
 ) -> None:
     tracker = MlflowTracker(server.url, record, tmp_path)
     client = MlflowClient(server.url)
-    relu, adarelu = arm("relu", 90.0, 95.5), arm("adarelu", 60.0, 70.25)
+    relu, adarelu = arm("relu", 90.0, 95.5, colour="#3f90da"), arm("adarelu", 60.0, 70.25)
     for _ in range(2):
         tracker.end_study("FINISHED", study_report(tmp_path, relu, adarelu))
         runs = arm_runs(tracker, client)
         assert [run.data.tags["arm"] for run in runs] == ["relu", "adarelu"]
     first, second = runs
+    assert first.data.tags["mlflow.runColor"] == "#3f90da"
+    assert second.data.tags.get("mlflow.runColor", "") != "#3f90da"
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert second.info.run_name == "adarelu, vgg16: mean of 3 seeds"
     assert second.data.params == {"activation.name": "adarelu"}

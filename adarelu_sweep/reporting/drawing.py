@@ -1,10 +1,9 @@
-"""What all figures share: colours, the size of panels, and how they are saved.
+"""What all figures share: the size of panels, and how they are saved.
 
 Figures are made without pyplot, which keeps global state. Draw and save while holding the lock of
 ``adarelu_sweep.drawing``.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,30 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Petroff, "Accessible color sequences for data visualization", 2021, arXiv 2107.02270: ten colours
-# that stay apart for people with a colour vision deficiency; here the greys come last.
-_SEQUENCE = (
-    *("#3f90da", "#ffa90e", "#832db6", "#bd1f01", "#a96b59"),
-    *("#e76300", "#b9ac70", "#717581", "#92dadd", "#94a4a2"),
-)
-
 PANEL = (4.6, 3.2)
 """Inches, of one panel of a figure of two columns."""
-
-
-class Palette:
-    """One fixed colour for every activation of a report."""
-
-    def __init__(self, activations: Sequence[str]) -> None:
-        self._order = {label: i for i, label in enumerate(activations)}
-
-    def colour(self, activation: str) -> str:
-        """Return an activation's colour; beyond ten activations they repeat."""
-        return _SEQUENCE[self._order[activation] % len(_SEQUENCE)]
-
-    def line(self, activation: str, variant: int = 0) -> str:
-        """Return a line style, which tells activations, and variants of one, of a colour apart."""
-        return ("-", "--", ":", "-.")[(self._order[activation] // len(_SEQUENCE) + variant) % 4]
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:

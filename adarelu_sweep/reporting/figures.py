@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
-from adarelu_sweep.reporting.drawing import PANEL, Palette, new_figure, whole_numbers
+from adarelu_sweep.reporting.drawing import PANEL, new_figure, whole_numbers
 from adarelu_sweep.reporting.evidence import ArmEvidence, BlockEvidence
+from adarelu_sweep.reporting.palette import Palette
 from adarelu_sweep.reporting.ranks import Ranking
 from adarelu_sweep.reporting.results import Arm, ArmSearch, Block
 from adarelu_sweep.reporting.statistics import Comparison

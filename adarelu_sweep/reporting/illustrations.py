@@ -7,7 +7,6 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from adarelu_sweep.reporting.drawing import Palette
 from adarelu_sweep.reporting.evidence import Evidence
 from adarelu_sweep.reporting.figures import (
     draw_curves,
@@ -17,6 +16,7 @@ from adarelu_sweep.reporting.figures import (
     draw_spread,
 )
 from adarelu_sweep.reporting.layer_figures import draw_branches, draw_dead_units, draw_shapes
+from adarelu_sweep.reporting.palette import Palette
 from adarelu_sweep.reporting.results import Results
 
 

@@ -10,7 +10,8 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from adarelu_sweep.components import Component
-from adarelu_sweep.reporting.drawing import Palette, new_figure, whole_numbers
+from adarelu_sweep.reporting.drawing import new_figure, whole_numbers
+from adarelu_sweep.reporting.palette import Palette
 from adarelu_sweep.reporting.results import Arm, Block, Variant
 
 _POINTS = np.linspace(-3, 3, 301, dtype=np.float32)

@@ -4,21 +4,28 @@ from pathlib import Path
 
 from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.formats import as_summary
+from adarelu_sweep.reporting.palette import Palette
 from adarelu_sweep.reporting.results import Arm, Results
 from adarelu_sweep.reporting.table import fixed
 from adarelu_sweep.tracking.study_report import ArmCurves, BestTrial, StudyReport
+from adarelu_sweep.wording import count
 
 _METRICS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
 
 
 def study_report(results: Results, folder: Path) -> StudyReport:
     """Return the report that lies in a folder, with what else the tracker shows of the study."""
-    arms = [curves for arm in results.arms if (curves := _arm_curves(arm))]
+    palette = Palette(results.activations)
+    arms = [
+        curves
+        for arm in results.arms
+        if (curves := _arm_curves(arm, palette.colour(arm.activation)))
+    ]
     best = _best(results) if results.study.report.register_model else None
     return StudyReport(folder, as_summary(results), arms, best)
 
 
-def _arm_curves(arm: Arm) -> ArmCurves | None:
+def _arm_curves(arm: Arm, colour: str) -> ArmCurves | None:
     """Take an arm's trials together; None if none has a history.
 
     The probes stay with the trials and the report: MLflow would draw them above the accuracies.
@@ -33,12 +40,13 @@ def _arm_curves(arm: Arm) -> ArmCurves | None:
     if not metrics:
         return None
     settings = {key: str(value) for key, value in arm.settings.flattened().items() if key != "seed"}
-    seeds = "1 seed" if arm.n == 1 else f"mean of {arm.n} seeds"
+    seeds = f"{'mean of ' if arm.n > 1 else ''}{count(arm.n, 'seed')}"
     return ArmCurves(
         name=f"{arm.activation}, {arm.network}, {arm.dataset}: {seeds}",
         arm=arm.settings.arm,
         params=settings | {"seeds": str(arm.n)},
         metrics=metrics,
+        colour=colour,
     )
 
 

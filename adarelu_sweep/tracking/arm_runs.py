@@ -16,10 +16,6 @@ from adarelu_sweep.tracking.study_report import ArmCurves
 
 _DIGEST_TAG = "adarelu_sweep.digest"
 
-# Okabe and Ito's palette, which colour-blind people tell apart, without its yellow; in MLflow the
-# colours of further arms follow from their run's id.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"]
-
 
 def update_arm_runs(experiment: Experiment, arms: list[ArmCurves], study_start: int) -> None:
     """Make the study's arm runs those of ``arms``, whatever was there before.
@@ -37,8 +33,8 @@ def update_arm_runs(experiment: Experiment, arms: list[ArmCurves], study_start: 
     for position, arm in enumerate(arms):
         start = study_start + len(arms) - position
         tags = {KIND_TAG: "arm", "arm": arm.arm}
-        if position < len(_COLOURS):
-            tags[COLOUR_TAG] = _COLOURS[position]
+        if arm.colour:
+            tags[COLOUR_TAG] = arm.colour
         digest = _digest(arm, start, tags)
         if digest in whole:
             surplus.pop(whole[digest], None)

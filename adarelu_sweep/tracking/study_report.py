@@ -17,6 +17,8 @@ class ArmCurves:
     params: dict[str, str]
     metrics: dict[str, list[float]]
     """Metric name to its value at every epoch, from epoch 1 on."""
+    colour: str = ""
+    """Its activation's, as ``#rrggbb``; the tracker's choice where it is empty."""
 
 
 @dataclass(frozen=True)
