@@ -1,6 +1,8 @@
 """The report's folder: written aside and swapped in whole."""
 
+import re
 import shutil
+import time
 from contextlib import suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
@@ -15,6 +17,7 @@ from adarelu_sweep.reporting.page import Picture, as_html
 from adarelu_sweep.reporting.results import Results
 from adarelu_sweep.reporting.sections import sections
 
+_STALE = 3600.0  # seconds
 _CONTENTS = {"report.html", "report.md", "report.json", "report.csv", "tables", "figures"}
 
 
@@ -37,6 +40,9 @@ def write_report(results: Results, folder: Path, figures: bool = True) -> None:
     unless only text is wanted. After a kill the old or the new report stands there, or none.
     Raises UserError where the folder holds something else or cannot be written.
     """
+    folder = folder.resolve()
+    if not folder.name:
+        raise UserError(f"{folder}: a report needs a folder of its own; give another --output")
     aside = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         refuse_other_content(folder)
@@ -49,6 +55,16 @@ def write_report(results: Results, folder: Path, figures: bool = True) -> None:
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    _clear_stale(folder)
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove what killed writers of the same report left beside it; no writer takes an hour."""
+    left = re.compile(re.escape(f".{folder.name}.") + r"[0-9a-f]{32}(\.old)?")
+    with suppress(OSError):  # what another writer clears at the same time
+        for path in folder.parent.iterdir():
+            if left.fullmatch(path.name) and path.stat().st_mtime < time.time() - _STALE:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(results: Results, folder: Path, figures: bool) -> None:
