@@ -61,10 +61,23 @@ def paper_accuracy(settings: TrialSettings) -> float | None:
 
 
 def standard_accuracy(settings: TrialSettings) -> tuple[float, float] | None:
-    """Return the range of public test accuracies of an arm by the standard recipe, percent."""
-    if settings.activation.name != "relu":
-        return None
-    return _STANDARD.get((settings.dataset, settings.network.name))
+    """Return the range of public test accuracies of an arm by the standard recipe, percent.
+
+    None for what does not follow it: ReLU on the whole of the data, networks of the usual width,
+    crop and flip, weight decay 5e-4, learning rate 0.1. Schedules and epochs differ among those
+    who use it.
+    """
+    optimizer = settings.training.optimizer
+    follows = (
+        settings.activation.name == "relu"
+        and settings.network.arguments.get("width", 1.0) == 1.0
+        and settings.data.subset_note() is None
+        and settings.training.augmentation.name == "crop_flip"
+        and optimizer.name == "sgd"
+        and optimizer.arguments["lr"] == 0.1
+        and optimizer.arguments["weight_decay"] == 5e-4
+    )
+    return _STANDARD.get((settings.dataset, settings.network.name)) if follows else None
 
 
 def protocol_differences(settings: TrialSettings, seeds: int) -> list[Difference]:
