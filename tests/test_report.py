@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -40,6 +41,7 @@ from adarelu_sweep.reporting.evidence import weigh
 from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_summary, as_table
 from adarelu_sweep.reporting.illustrations import illustrations
 from adarelu_sweep.reporting.page import as_html
+from adarelu_sweep.reporting.palette import Palette
 from adarelu_sweep.reporting.report import write_report
 from adarelu_sweep.reporting.results import (
     Arm,
@@ -56,7 +58,7 @@ from adarelu_sweep.reporting.sentences import findings, state_words
 from adarelu_sweep.reporting.study_report import study_report
 from adarelu_sweep.reporting.table import Column, Table, fixed, probability
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.studies.published import protocol_differences
+from adarelu_sweep.studies.published import protocol_differences, standard_accuracy
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.agenda import Agenda, Job
@@ -196,6 +198,7 @@ def test_another_baseline_and_threshold(command: Command, tmp_path: Path) -> Non
         (["--output", "OTHER"], "holds something that is not an earlier report"),
         (["--output", "OTHER/thesis.txt"], "--output"),
         (["--output", "OTHER/thesis.txt/deeper"], "give another --output"),
+        (["--output", "/"], "a report needs a folder of its own; give another --output"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -355,7 +358,6 @@ def test_what_was_tuned_is_what_is_reported(tuned: Any, tmp_path: Path) -> None:
 
 
 def test_shapes_are_drawn_as_tuned(tuned: Any) -> None:
-    from adarelu_sweep.reporting.drawing import Palette
     from adarelu_sweep.reporting.layer_figures import draw_shapes
 
     results = collect(*tuned[:2])
@@ -511,6 +513,50 @@ def test_what_cannot_be_said_is_not_said() -> None:
     ]
     ((_, lines),) = findings(weigh(CASES["one activation"]()))
     assert "no other activation" in lines[0]
+
+
+def test_a_study_that_is_over_has_nothing_to_come() -> None:
+    over = replace(CASES["no baseline yet"](), state="failed")
+    text = as_markdown(over)
+    assert not re.search(r"\byet\b", text)
+    assert "adarelu against relu: no seed has a result of both." in text
+    assert re.search(r"\byet\b", as_markdown(CASES["no baseline yet"]()))
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "said"),
+    [
+        (["complete", "pruned"], "complete", None),
+        (["complete"], "running", "adarelu: 1 of 2 trials of its search finished so far."),
+        (
+            ["complete", "failed", "failed"],
+            "failed",
+            "adarelu: 1 of 2 trials of its search finished, and it was given up after 2 failed "
+            "ones, so it was tuned less than was planned.",
+        ),
+        (
+            ["failed", "failed"],
+            "failed",
+            "adarelu: 0 of 2 trials of its search finished, and it was given up after 2 failed "
+            "ones; none was trained to its end, so it has no result.",
+        ),
+        (
+            ["pruned", "pruned"],
+            "complete",
+            "adarelu: 2 of 2 trials of its search finished; none was trained to its end, so it "
+            "has no result.",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_unequal_tuning_is_said(states: list[str], state: Any, said: str | None) -> None:
+    trials = [SearchTrial(i, {}, 50.0, state, 1) for i, state in enumerate(states)]
+    best = next((trial for trial in trials if trial.state == "complete"), None)
+    search = ArmSearch("digits", "vgg16_bn", "adarelu", 2, trials, best)
+    elsewhere = ArmSearch("digits", "resnet18", "adarelu", 2, [])
+    results = make_results(make_study(seeds=1), searches=[search, elsewhere], state=state)
+    ((_, lines),) = findings(weigh(results))
+    assert [line for line in lines if "of its search" in line] == ([said] if said else [])
 
 
 def test_a_difference_that_is_shown_names_its_evidence() -> None:
@@ -802,12 +848,44 @@ def test_published_figures_stand_beside_the_measured_ones() -> None:
     assert table is not None
     shown = {tuple(row[:3]): row[-2:] for row in table.rows}
     assert shown["cifar10", "vgg16_bn", "adarelu"] == ["93.91", "-"]
-    assert shown["cifar10", "resnet18", "relu"] == ["94.75", "93.0 to 95.7"]
+    assert shown["cifar10", "resnet18", "relu"] == ["94.75", "-"]
     protocol = protocol_table(make_results(study))
     assert protocol is not None
     assert ["epochs", "100", "12", "all"] in protocol.rows
     assert published_table(weigh(make_results())) is None
     assert protocol_table(make_results()) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs=30", (93.0, 95.7)),
+        ("training.schedule='constant'", (93.0, 95.7)),
+        ("training.optimizer.lr=0.05", None),
+        ("training.optimizer.weight_decay=0.0", None),
+        ("training.optimizer={name='adam'}", None),
+        ("training.augmentation='none'", None),
+        ("data.train_limit=500", None),
+        ("matrix.network={name='resnet18', width=0.5}", None),
+        ("matrix.activation='gelu'", None),
+    ],
+)
+def test_public_figures_stand_only_beside_what_follows_their_recipe(
+    override: str, expected: Any
+) -> None:
+    study = read_study(STUDIES / "standard-cifar10.toml", ("matrix.network='resnet18'", override))
+    assert standard_accuracy(next(cells(study)).settings) == expected
+
+
+def test_a_test_set_smaller_than_a_batch_is_said() -> None:
+    results = make_results()
+    table = batch_size_table(results)
+    assert table is not None
+    assert len(table.notes) == 1
+    small = [replace(arm, evaluated=Evaluated(10, 360)) for arm in results.arms]
+    table = batch_size_table(replace(results, arms=small))
+    assert table is not None
+    assert table.notes[1:] == ["digits has 360 test images: a batch of 1000 is one of all of them."]
 
 
 def test_a_search_is_shown() -> None:
@@ -885,7 +963,6 @@ def test_numbers_as_text() -> None:
 def test_figures_show_the_numbers_in_one_colour_per_activation() -> None:
     from matplotlib.colors import to_hex
 
-    from adarelu_sweep.reporting.drawing import Palette
     from adarelu_sweep.reporting.figures import draw_curves, draw_differences, draw_spread
 
     results = make_results()
@@ -910,7 +987,6 @@ def test_figures_show_the_numbers_in_one_colour_per_activation() -> None:
 
 
 def test_the_shapes_are_those_of_the_modules() -> None:
-    from adarelu_sweep.reporting.drawing import Palette
     from adarelu_sweep.reporting.layer_figures import draw_shapes
 
     results = make_results()
@@ -987,6 +1063,19 @@ while True:
             shutil.rmtree(folder)
 
 
+def test_what_killed_writers_left_is_cleared_an_hour_later(tmp_path: Path) -> None:
+    results = make_results(make_study(seeds=1, activation="relu"))
+    left = [f".out.{'ab' * 16}{ending}" for ending in ("", ".old")]
+    others = [".out", ".out.notes", f".other.{'ab' * 16}", f".out.{'ab' * 16}.mine"]
+    for name in [*left, *others]:
+        (tmp_path / name / "tables").mkdir(parents=True)
+        os.utime(tmp_path / name, (0, 0))
+    fresh = f".out.{'cd' * 16}"
+    (tmp_path / fresh).mkdir()
+    write_report(results, tmp_path / "out", figures=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", fresh, *others}
+
+
 # What the tracker is told
 
 
@@ -999,6 +1088,8 @@ def test_the_tracker_gets_mean_curves_and_the_best_trial(tmp_path: Path) -> None
     relu, _, adarelu = told.arms
     assert relu.name == "relu, vgg16_bn, digits: mean of 8 seeds"
     assert relu.arm == "digits/vgg16_bn/relu"
+    palette = Palette(results.activations)
+    assert [arm.colour for arm in told.arms] == list(map(palette.colour, results.activations))
     assert relu.params["training.optimizer.lr"] == "0.01"
     assert "seed" not in relu.params
     seeds = np.array(list(results.arms[0].curves("test/accuracy").values()))

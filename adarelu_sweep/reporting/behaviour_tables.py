@@ -9,6 +9,7 @@ from statistics import fmean
 from adarelu_sweep.reporting.comparison_tables import arm_cells
 from adarelu_sweep.reporting.results import Arm, Results
 from adarelu_sweep.reporting.table import ARM, NOTHING, Column, Table, percent, plus_minus
+from adarelu_sweep.wording import count
 
 _BATCH = re.compile(r"test/accuracy_batch_(\d+)")
 
@@ -34,7 +35,8 @@ def batch_size_table(results: Results) -> Table | None:
             "Same weights, last epoch; mean over seeds (sample deviation). Only activations are "
             "measured so whose output for an image depends on the others of its batch. In batches "
             "of 1, AdaReLU's images vote alone in one pass; an activation that cannot do that is "
-            "shown the first 1,000 test images."
+            "shown the first 1,000 test images.",
+            *_smaller_than_batches(results, sizes[-1]),
         ],
     )
 
@@ -101,6 +103,16 @@ def dead_unit_table(results: Results) -> Table | None:
             "seeds; most in a layer: the layer with the highest mean over seeds."
         ],
     )
+
+
+def _smaller_than_batches(results: Results, largest: int) -> list[str]:
+    """Say which test sets do not fill the largest of the batches."""
+    images = {arm.dataset: arm.evaluated.images for arm in results.arms if arm.evaluated}
+    return [
+        f"{dataset} has {count(number, 'test image')}: a batch of {largest} is one of all of them."
+        for dataset, number in images.items()
+        if number < largest
+    ]
 
 
 def _batch_sizes(arm: Arm) -> set[int]:

@@ -14,6 +14,7 @@ from adarelu_sweep.reporting.table import (
     Table,
     fixed,
     interval,
+    of_all,
     percent,
     probability,
 )
@@ -32,7 +33,7 @@ def accuracy_table(evidence: Evidence) -> Table:
             rows.append(
                 [
                     *arm_cells(arm.arm),
-                    _of(arm.arm.n, arm.arm.planned),
+                    of_all(arm.arm.n, arm.arm.planned),
                     fixed(summary.mean),
                     fixed(summary.std),
                     interval(summary.low, summary.high),
@@ -167,10 +168,6 @@ def _columns(headings: list[str]) -> list[Column]:
     return [*ARM, *map(Column, headings)]
 
 
-def _of(number: int, all_of_them: int) -> str:
-    return str(number) if number == all_of_them else f"{number} of {all_of_them}"
-
-
 def _compared(comparison: Comparison | None) -> list[str]:
     if comparison is None:
         return ["0", *[NOTHING] * 8]
@@ -209,7 +206,7 @@ def _measure_table(
         for arm in block.arms:
             measure = measured(arm)
             summary, comparison = measure.summary, measure.comparison
-            row = [*cells(arm), _of(summary.n, arm.arm.n)]
+            row = [*cells(arm), of_all(summary.n, arm.arm.n)]
             row += [more[1](arm)] if more else []
             row += [fixed(summary.mean, digits), fixed(summary.std, digits)]
             if comparison is None:
@@ -233,7 +230,7 @@ def _spread_table(evidence: Evidence) -> Table:
             mean = sum(arm.spread) / len(arm.spread) if arm.spread else None
             last = arm.spread[-1] if arm.spread else None
             ratio, low, high, p = arm.spread_ratio or (None, None, None, None)
-            seeds = _of(len(arm.arm.curves("test/accuracy")), arm.arm.n)
+            seeds = of_all(len(arm.arm.curves("test/accuracy")), arm.arm.n)
             cells = [seeds, fixed(mean), fixed(last), fixed(ratio), interval(low, high)]
             rows.append([*_marked_cells(arm), *cells, probability(p)])
     headings = ["n", "mean over epochs (points)", "last epoch (points)"]

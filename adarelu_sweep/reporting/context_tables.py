@@ -3,7 +3,16 @@
 from adarelu_sweep.reporting.comparison_tables import arm_cells
 from adarelu_sweep.reporting.evidence import Evidence
 from adarelu_sweep.reporting.results import ArmSearch, Results
-from adarelu_sweep.reporting.table import ARM, NOTHING, Column, Table, brief, fixed, interval
+from adarelu_sweep.reporting.table import (
+    ARM,
+    NOTHING,
+    Column,
+    Table,
+    brief,
+    fixed,
+    interval,
+    of_all,
+)
 from adarelu_sweep.studies.published import (
     OPEN_QUESTIONS,
     PAPER,
@@ -45,8 +54,9 @@ def published_table(evidence: Evidence) -> Table | None:
         [
             f"Paper: {PAPER}; means of 20 models without a spread, interval or test. Public: "
             "repositories that train the same networks with crop and flip, weight decay 5e-4 and "
-            "learning rate 0.1. Figures under different protocols are not comparable as they "
-            "stand: the differences from the paper's are listed below.",
+            "learning rate 0.1; shown where the arm is trained so. Figures under different "
+            "protocols are not comparable as they stand: the differences from the paper's are "
+            "listed below.",
         ],
     )
 
@@ -86,11 +96,10 @@ def search_table(searches: list[ArmSearch]) -> Table | None:
     for search in searches:
         best = search.best
         settings = ", ".join(f"{k} {brief(v)}" for k, v in best.params.items()) if best else ""
-        done = search.count("complete") + search.count("pruned")
         rows.append(
             [
                 *(search.dataset, search.network, search.activation),
-                f"{done} of {search.planned}" if done < search.planned else str(done),
+                of_all(search.finished, search.planned),
                 str(search.count("pruned")),
                 str(search.count("failed")),
                 fixed(best.accuracy) if best else NOTHING,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 
 from adarelu_sweep.studies.power import LEVEL
+from adarelu_sweep.wording import count
 
 FEWEST_TREATMENTS = 3
 """Two are compared directly, by their paired differences."""
@@ -51,8 +52,8 @@ def rank(blocks: Mapping[str, Mapping[str, float]]) -> Ranking | str:
             f"No average ranks and no critical-difference plot: they need {FEWEST_TREATMENTS} "
             f"activations or more that have results in each of {FEWEST_BLOCKS} or more "
             "combinations of data set and network; here "
-            f"{_count(len(common), 'activation has', 'activations have')} results in each of "
-            f"{_count(len(known), 'combination', 'combinations')}."
+            f"{count(len(common), 'activation has', 'activations have')} results in each of "
+            f"{count(len(known), 'combination', 'combinations')}."
         )
     return _ranked(
         [[block[treatment] for treatment in common] for block in known],
@@ -92,7 +93,3 @@ def _ranked(table: list[list[float]], treatments: list[str], dropped: list[str])
         },
         dropped=dropped,
     )
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"

@@ -215,6 +215,16 @@ class ArmSearch:
         """Return how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
 
+    @property
+    def finished(self) -> int:
+        """The number of finished trials; pruned ones count."""
+        return self.count("complete") + self.count("pruned")
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it ended before its time, because as many trials failed as were wanted."""
+        return self.finished < self.planned <= self.count("failed")
+
 
 @dataclass(frozen=True, eq=False)
 class Results:

@@ -70,6 +70,11 @@ def brief(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def of_all(number: int, planned: int) -> str:
+    """Write how many there are, and of how many where some are missing."""
+    return str(number) if number == planned else f"{number} of {planned}"
+
+
 def plus_minus(values: Sequence[float], digits: int = 2) -> str:
     """Write a mean and, of several values, their sample deviation in brackets."""
     if not values or not all(map(isfinite, values)):

@@ -9,6 +9,7 @@ from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.slots import available_cores, make_slots
+from adarelu_sweep.wording import count
 
 
 def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | None) -> str:
@@ -20,11 +21,11 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
     seeds = study.seeds()
     trials = arms * (len(seeds) + (study.search.trials if study.search else 0))
     lines = [
-        f"{study.name}: {_count(trials, 'trial')} of {_count(training.epochs, 'epoch')}, "
-        f"{_count(trials * training.epochs, 'epoch')} in all",
+        f"{study.name}: {count(trials, 'trial')} of {count(training.epochs, 'epoch')}, "
+        f"{count(trials * training.epochs, 'epoch')} in all",
         f"  networks     {', '.join(network.label for network in matrix.network)}",
         f"  activations  {', '.join(activation.label for activation in matrix.activation)}",
-        f"  arms         {arms}, each with {_count(len(seeds), 'seed')}",
+        f"  arms         {arms}, each with {count(len(seeds), 'seed')}",
         *(_search_lines(study, study.search) if study.search else []),
         f"  training     batch size {training.batch_size}, {training.optimizer.label}, "
         f"schedule {training.schedule.label}, {training.precision}",
@@ -38,12 +39,12 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
         where = status.where if status.present else "will be downloaded"
         lines.append(
             f"  data         {name}: {train} training and {test} test images, "
-            f"{_count(steps, 'step')} per epoch ({where})"
+            f"{count(steps, 'step')} per epoch ({where})"
         )
     if note := study.data.subset_note():
         lines.append(f"  note         {note}")
     for slot in slots:
-        lines.append(f"  slot {slot.index}       {slot.name}, {_count(slot.threads, 'thread')}")
+        lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
 
 
@@ -51,13 +52,9 @@ def _search_lines(study: Study, search: Search) -> list[str]:
     """Say how every arm is tuned before its seeds are trained."""
     pruner = "" if search.pruner.name == "none" else f" and {search.pruner.label}"
     lines = [
-        f"  search       {_count(search.trials, 'trial')} of every arm by {search.sampler.label}"
+        f"  search       {count(search.trials, 'trial')} of every arm by {search.sampler.label}"
         f"{pruner}, measured on {search.validation_fraction:.3g} of the training images",
     ]
     lines += [f"  space        {key}: {dimension}" for key, dimension in search.space.items()]
     confirmed = ", ".join(map(str, study.confirm_seeds()))
     return [*lines, f"  confirm      every arm's best setting with the seeds {confirmed}"]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
