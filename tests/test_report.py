@@ -94,7 +94,7 @@ def written(command: Command) -> Path:
     done = command.run("report", "small")
     assert done.returncode == 0, done.stderr
     folder = command.home / "reports" / "small"
-    assert done.stderr == f"The whole report: {folder / 'report.html'}\n"
+    assert done.stderr.splitlines()[0] == f"The whole report: {folder / 'report.html'}"
     assert "Test accuracy against relu" in done.stdout
     return folder
 
