@@ -17,7 +17,7 @@ class Home:
     def locate(cls, given: Path | None = None) -> "Home":
         """Return the home given, else ``ADARELU_SWEEP_HOME``, else ``./adarelu-home``."""
         chosen = given or os.environ.get("ADARELU_SWEEP_HOME") or "adarelu-home"
-        return cls(_resolved(chosen))
+        return cls(resolved(chosen))
 
     def create(self) -> None:
         """Make the folder, readable by its owner only; raise UserError if that cannot be."""
@@ -77,10 +77,11 @@ class Home:
     def data_folder(self, given: Path | None, remembered: Path | None = None) -> Path:
         """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
         chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"
-        return _resolved(chosen)
+        return resolved(chosen)
 
 
-def _resolved(path: Path | str) -> Path:
+def resolved(path: Path | str) -> Path:
+    """Return a path made absolute, "~" included; raise UserError where that cannot be."""
     try:
         return Path(path).expanduser().resolve()
     except RuntimeError as error:  # no such user; a loop of links

@@ -73,6 +73,7 @@ class Pages:
     def __init__(self, driver: webdriver.Chrome, url: str, shown: Shown) -> None:
         self.driver = driver
         self._shown = shown
+        self.url = url
         self._experiment = f"{url}/#/experiments/{shown.experiment}"
 
     def run_list(self) -> list[str]:
@@ -100,7 +101,10 @@ class Pages:
     def study(self) -> str:
         """Open the study's run; return the page's text, from its description to its tags."""
         self._open(f"{self._experiment}/runs/{self._shown.study_run}")
-        return self._until(lambda: text if "Run ID" in (text := self._text()) else "")
+        self._until(lambda: "Run ID" in self._text())
+        for more in self.driver.find_elements(By.XPATH, "//button[contains(., 'Show more')]"):
+            more.click()
+        return self._text()
 
     def report(self, file: str) -> str:
         """Open a file of the report on the study's run; return the text of its preview."""

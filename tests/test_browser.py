@@ -3,18 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from adarelu_sweep.home import Home
-from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.tracking.client import prepare_client
-from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
-from adarelu_sweep.tracking.server import ensure_server
-from adarelu_sweep.tracking.study_report import ArmCurves, StudyReport
-from adarelu_sweep.training.history import History
 from tests.screenshots import CHROMEDRIVER, CHROMIUM, Pages, open_pages
 from tests.sweeps import STUDY, Command
 
@@ -26,27 +18,19 @@ pytestmark = [
     ),
 ]
 
-NOTE = "Test accuracy of a small study:\n\n| activation | mean (%) |\n|---|---|\n| relu | 12.5 |\n"
+ARMS = ["relu", "adarelu"]
+LABEL = "vgg16_bn(width=0.0625), digits"
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    """A study that the command has trained, with a report of known text."""
-    prepare_client()
+    """A study that the command has trained."""
     command = Command(tmp_path_factory.mktemp("browser") / "home")
     path = command.home.parent / "small.toml"
-    path.write_text(STUDY)
+    path.write_text(STUDY.partition("[report]")[0])  # with all that a study's end makes
     try:
         command.succeed("launch", path)
-        home = Home(command.home)
-        url = ensure_server(home).url
-        record = Ledger.existing(home.optuna_db).open("small").record
-        folder = command.home.parent / "report"
-        folder.mkdir()
-        (folder / "report.html").write_text("<h1>The whole report</h1>")
-        tracker = MlflowTracker(url, record, home.study_folder("small"))
-        tracker.end_study("FINISHED", StudyReport(folder, NOTE, arms(home)))
-        with open_pages(url, "small") as pages:
+        with open_pages(command.succeed("server", "start").strip(), "small") as pages:
             yield pages
     finally:
         command.close()
@@ -57,60 +41,50 @@ def screenshots(tmp_path: Path) -> Path:
     return Path(os.environ.get("ADARELU_SCREENSHOTS") or tmp_path)
 
 
-def arms(home: Home) -> list[ArmCurves]:
-    """The means over the seeds of what the study's trials have measured."""
-    ledger = Ledger.existing(home.optuna_db).open("small")
-    settings = {cell.key: cell.settings for cell in cells(ledger.record.study)}
-    histories: dict[str, list[History]] = {}
-    for trial in ledger.trials():
-        activation = settings[trial.cell].activation.label
-        history = History.read(home.trial_folder("small", trial.number))
-        histories.setdefault(activation, []).append(history)
-    keys = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
-    return [
-        ArmCurves(
-            f"{activation}, vgg16_bn, digits: mean of 2 seeds",
-            f"digits/vgg16_bn/{activation}",
-            {"activation.name": activation},
-            {
-                key: [
-                    fmean(record.metrics[key] for record in records)
-                    for records in zip(*(history.epochs for history in of_arm), strict=True)
-                ]
-                for key in keys
-            },
-        )
-        for activation, of_arm in histories.items()
-    ]
-
-
 def test_the_list_shows_the_arms_and_then_the_study(pages: Pages, screenshots: Path) -> None:
     listed = pages.run_list()
     pages.photograph(screenshots / "mlflow-list.png")
-    assert listed == [
-        "relu, vgg16_bn, digits: mean of 2 seeds",
-        "adarelu, vgg16_bn, digits: mean of 2 seeds",
-        "small",
-    ]
+    assert listed == [*(f"{arm}, {LABEL}: mean of 2 seeds" for arm in ARMS), "small"]
 
 
 def test_the_default_charts_compare_the_arms(pages: Pages, screenshots: Path) -> None:
     charts = pages.charts()
     pages.photograph(screenshots / "mlflow-charts.png")
     assert "test/accuracy" in charts
-    for arm in ("relu", "adarelu"):
-        assert f"\n{arm}, vgg16_bn, digits" in charts["test/accuracy"]
+    for arm in ARMS:
+        assert f"\n{arm}, vgg16_bn" in charts["test/accuracy"]
 
 
 def test_the_study_run_shows_the_summary(pages: Pages, screenshots: Path) -> None:
     text = pages.study()
     pages.photograph(screenshots / "mlflow-study.png")
-    assert "Test accuracy of a small study" in text
+    assert "Test accuracy against relu, paired by seed" in text
     assert "|---|" not in text, "the table is drawn, not written out"
-    assert "relu, vgg16_bn(width=0.0625), digits: seed 00" in text
+    assert f"relu, {LABEL}: seed 00" in text
 
 
 def test_the_report_opens_on_the_study_run(pages: Pages, screenshots: Path) -> None:
     text = pages.report("report.html")
     pages.photograph(screenshots / "mlflow-report.png")
-    assert "The whole report" in text
+    assert "In plain words" in text
+    assert "adarelu against relu" in text or "adarelu is" in text
+
+
+def test_the_end_of_a_study_left_figures_and_a_registered_model(pages: Pages) -> None:
+    client = MlflowClient(tracking_uri=pages.url)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    (study,) = client.search_runs([experiment.experiment_id], "tags.`adarelu_sweep.kind` = 'study'")
+    drawn = {file.path for file in client.list_artifacts(study.info.run_id, "report/figures")}
+    assert {"report/figures/shapes.png", "report/figures/differences.svg"} <= drawn
+    best = client.get_model_version_by_alias("small", "best")
+    trials = client.search_runs(
+        [experiment.experiment_id],
+        "tags.`adarelu_sweep.kind` = 'trial'",
+        order_by=["metrics.`test/accuracy` DESC"],
+    )
+    assert best.run_id in {
+        run.info.run_id
+        for run in trials
+        if run.data.metrics["test/accuracy"] == trials[0].data.metrics["test/accuracy"]
+    }

@@ -30,6 +30,9 @@ test_limit = 20
 epochs = 1
 optimizer = { name = "sgd", lr = 0.02, momentum = 0.9 }
 augmentation = { name = "crop_flip" }
+[report]
+figures = false
+register_model = false
 """
 
 PAIRING = ("initial_weights", "batch_order", "augmentation")

@@ -22,6 +22,8 @@ from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import History
 from tests.sweeps import Command
 
+STUDIES = Path(__file__).parents[1] / "studies"
+
 SEARCH = """
 name = "tuned"
 [matrix]
@@ -118,6 +120,10 @@ SPACE = "search.space={{{}}}"
         ("search.trials=0", "search.trials: 0"),
         ("search.tirals=3", "did you mean 'trials'?"),
         ("search.confirm_seeds=0", "search.confirm_seeds"),
+        ("search.confirm_seeds=[5,5]", "a seed is listed twice"),
+        ("search.confirm_seeds=1000001", "search.confirm_seeds"),
+        ('search.pruner={name="hyperband",min_resource=2}', "it would end no trial of 2 epochs"),
+        ('search.pruner={name="median",n_warmup_steps=9}', "n_warmup_steps = 9"),
         ("search.confirm_seeds=[0,1]", "0 is a seed of the search too"),
         ("search.sampler=tpa", "did you mean 'tpe'?"),
         ("search.pruner=halving", "did you mean"),
@@ -155,6 +161,14 @@ def test_cmaes_is_refused_where_it_would_draw_at_random(tmp_path: Path) -> None:
     space = SPACE.format('"optimizer.lr"={low=1e-3,high=0.3,log=true}')
     with pytest.raises(UserError, match="cmaes needs two numbers"):
         read(tmp_path, "search.sampler=cmaes", space)
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_studies_that_come_with_it_are_valid(file: Path) -> None:
+    study = read_study(file)
+    assert study.name == file.stem
+    searched = [arm for arm in study.arms() if study.search]
+    assert len(searched) == (len(list(study.arms())) if file.stem.startswith("tune-") else 0)
 
 
 # The agenda of a search, over a real ledger, with results made up in place of training

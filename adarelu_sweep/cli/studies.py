@@ -93,7 +93,7 @@ def report_command(
 
     The report is logged on the study's run in MLflow too.
     """
-    from adarelu_sweep.home import Home
+    from adarelu_sweep.home import Home, resolved
     from adarelu_sweep.reporting.document import as_json
     from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
     from adarelu_sweep.reporting.report import write_report
@@ -104,21 +104,30 @@ def report_command(
     here = Home.locate(home)
     ledger = Ledger.existing(here.optuna_db).open(name)
     results = collect(ledger, here, baseline, threshold)
-    folder = output.expanduser().resolve() if output else here.report_folder(name)
+    folder = resolved(output) if output else here.report_folder(name)
     write_report(results, folder, figures=not no_figures)
     formats = {"table": as_table, "markdown": as_markdown, "csv": as_csv, "json": as_json}
     click.echo(formats[style](results), nl=False)
     click.echo(f"The whole report: {folder / 'report.html'}", err=True)
     if not no_log:
-        _log(ledger, here, study_report(results, folder))
+        _log(ledger, here, results.state, study_report(results, folder))
 
 
-def _log(ledger: "StudyLedger", home: "Home", report: "StudyReport") -> None:
-    """Log a report on the study's run; where that fails, it is written all the same."""
+def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport") -> None:
+    """Log a report on the study's run; where that fails, it is written all the same.
+
+    Of a complete study, the best model is registered too, if that failed before.
+    """
     from adarelu_sweep.tracking.connecting import connect, given_address
 
     try:
-        connect(home, ledger.record, given_address(ledger.record)).log_report(report)
+        tracker = connect(home, ledger.record, given_address(ledger.record))
+        tracker.log_report(report)
+        if state == "complete" and (trouble := tracker.register_best(report)):
+            click.echo(f"Warning: {trouble}", err=True)
+        click.echo(f"It is logged in MLflow: {tracker.address}", err=True)
+        if ledger.record.tracking_uri is None:
+            click.echo("The server stays up until 'adarelu-sweep server stop'.", err=True)
     except Exception as error:  # of the network, the server, or MLflow's client
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         click.echo(f"Warning: the report is not logged in MLflow: {reason}", err=True)

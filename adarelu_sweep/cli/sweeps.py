@@ -1,6 +1,5 @@
 """``launch``, ``resume`` and ``validate``."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adarelu_sweep.home import Home
+    from adarelu_sweep.reporting.results import Results
     from adarelu_sweep.supervising.ledger import StudyLedger
     from adarelu_sweep.supervising.supervisor import Ending
     from adarelu_sweep.tracking.study_report import StudyReport
@@ -54,10 +54,9 @@ def launch_command(
     study = read_study(study_file, overrides, name)
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
-    machine = Machine(gpus, workers, data_dir)
-    tables = partial(_report, here)
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, tables, _console())
-    _conclude(ctx, ledger, ending, here)
+    machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
+    ledger, ending = launch(study, source, here, machine, tracking_uri or None, report, _console())
+    _conclude(ctx, ledger, ending, here, report)
 
 
 @click.command("resume")
@@ -80,9 +79,9 @@ def resume_command(
     from adarelu_sweep.supervising.sweep import Machine, resume
 
     here = Home.locate(home)
-    machine = Machine(gpus, workers, data_dir)
-    ledger, ending = resume(name, here, machine, partial(_report, here), _console())
-    _conclude(ctx, ledger, ending, here)
+    machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
+    ledger, ending = resume(name, here, machine, report, _console())
+    _conclude(ctx, ledger, ending, here, report)
 
 
 @click.command("validate")
@@ -119,28 +118,42 @@ def _console() -> "Console":
     return Console(stderr=True)
 
 
-def _report(home: "Home", ledger: "StudyLedger", ending: "Ending") -> "StudyReport | None":
-    """Write the report of a study's end; in haste, without figures, when it was interrupted."""
-    from adarelu_sweep.errors import UserError
-    from adarelu_sweep.reporting.report import write_report
-    from adarelu_sweep.reporting.results import collect
-    from adarelu_sweep.reporting.study_report import study_report
+class _Reporter:
+    """Writes the report of a study's end, and keeps the results for what is printed then."""
 
-    interrupted = ending.state == "interrupted"
-    results = collect(ledger, home, state=ending.state, in_haste=interrupted)
-    folder = home.report_folder(results.name)
-    try:
-        write_report(results, folder, results.study.report.figures and not interrupted)
-    except UserError as error:
-        click.echo(f"Warning: {error}", err=True)
-        return None
-    return study_report(results, folder)
+    def __init__(self, home: "Home") -> None:
+        self._home = home
+        self.results: Results | None = None
+        self.page: Path | None = None
+        """The report as a page, once it is written."""
+
+    def __call__(self, ledger: "StudyLedger", ending: "Ending") -> "StudyReport":
+        """Write the report; without figures and in haste when the study was interrupted."""
+        from adarelu_sweep.reporting.report import write_report
+        from adarelu_sweep.reporting.results import collect
+        from adarelu_sweep.reporting.study_report import study_report
+
+        interrupted = ending.state == "interrupted"
+        self.results = collect(ledger, self._home, state=ending.state, in_haste=interrupted)
+        settings = self.results.study.report
+        folder = self._home.report_folder(self.results.name)
+        write_report(self.results, folder, settings.figures and not interrupted)
+        self.page = folder / "report.html"
+        return study_report(self.results, folder)
 
 
-def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home: "Home") -> None:
+def _conclude(
+    ctx: click.Context,
+    ledger: "StudyLedger",
+    ending: "Ending",
+    home: "Home",
+    report: _Reporter,
+) -> None:
     """Print the results and what to do next, and exit as the study ended."""
     from adarelu_sweep.reporting.formats import as_table
     from adarelu_sweep.reporting.results import collect
+    from adarelu_sweep.tracking.address import charts_address
+    from adarelu_sweep.tracking.delivered import Delivered
     from adarelu_sweep.tracking.server import find_server
 
     record = ledger.record
@@ -148,14 +161,17 @@ def _conclude(ctx: click.Context, ledger: "StudyLedger", ending: "Ending", home:
     if ending.state == "interrupted":
         click.echo(f"Interrupted. Go on with: adarelu-sweep resume {name}", err=True)
         ctx.exit(128 + (ending.signal or 2))
-    click.echo(as_table(collect(ledger, home)), nl=False)
-    click.echo(f"The whole report: {home.report_folder(name) / 'report.html'}")
+    click.echo(as_table(report.results or collect(ledger, home)), nl=False)
+    if report.page is not None:
+        click.echo(f"The whole report: {report.page}")
     server = find_server(home)
-    if record.tracking_uri:
-        click.echo(f"Browse it at {record.tracking_uri}, experiment {name!r}.")
-    elif server:
-        click.echo(f"Browse it at {server.url}, experiment {name!r}.")
-        click.echo("The server stays up until 'adarelu-sweep server stop'.")
+    url = record.tracking_uri or (server.url if server else None)
+    if url:
+        delivered = Delivered.read(home.study_folder(name))
+        charts = charts_address(url, delivered.experiment if delivered else "")
+        click.echo(f"Browse it, experiment {name!r}: {charts}")
+        if not record.tracking_uri:
+            click.echo("The server stays up until 'adarelu-sweep server stop'.")
     else:
         click.echo("Browse it with: adarelu-sweep ui")
     ctx.exit(1 if ending.state == "failed" else 0)

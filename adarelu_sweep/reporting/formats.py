@@ -26,16 +26,20 @@ def as_table(results: Results) -> str:
 
 
 def as_summary(results: Results) -> str:
-    """Return state, findings, accuracy and comparisons as Markdown, for a run's page."""
-    lines = _opening(results)
-    for table in _summary_tables(results):
-        lines += [f"### {table.title}", "", render.as_markdown(table)]
-    return "\n".join(lines)
+    """Return state, accuracy, findings and comparisons as Markdown, for a run's page.
+
+    MLflow folds a long note after its first lines.
+    """
+    lines = _state(results)
+    accuracy, *compared = (
+        f"### {table.title}\n\n{render.as_markdown(table)}" for table in _summary_tables(results)
+    )
+    return "\n".join([*lines, accuracy, *_plain_words(results), *compared])
 
 
 def as_markdown(results: Results, pictures: Pictures | None = None) -> str:
     """Return the whole report as Markdown, ending in a line break."""
-    lines = [f"# {results.name}", "", *_opening(results)]
+    lines = [f"# {results.name}", "", *_state(results), *_plain_words(results)]
     for section in sections(weigh(results)):
         lines += [f"## {section.title}", ""]
         for text in section.text:
@@ -65,11 +69,12 @@ def as_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def _opening(results: Results) -> list[str]:
-    lines: list[str] = []
-    for words in state_words(results):
-        lines += [f"**{words}**", ""]
-    lines += ["## In plain words", ""]
+def _state(results: Results) -> list[str]:
+    return [line for words in state_words(results) for line in (f"**{words}**", "")]
+
+
+def _plain_words(results: Results) -> list[str]:
+    lines = ["## In plain words", ""]
     for label, sentences in findings(weigh(results)):
         lines += [f"{label}:", "", *(f"- {sentence}" for sentence in sentences), ""]
     return lines

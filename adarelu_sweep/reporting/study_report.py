@@ -1,7 +1,6 @@
 """What the tracker is told of a study: its report, its arms' mean curves, its best trial."""
 
 from pathlib import Path
-from statistics import fmean
 
 from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.formats import as_summary
@@ -22,8 +21,8 @@ def study_report(results: Results, folder: Path) -> StudyReport:
 def _arm_curves(arm: Arm) -> ArmCurves | None:
     """Take an arm's trials together; None if none has a history.
 
-    Every metric ends with the shortest trial, as a diverged one is. The probes are means over
-    layers.
+    Every metric ends with the shortest trial, as a diverged one is. The probes stay with the trials
+    and the report: MLflow would draw them above the accuracies.
     """
     metrics = {}
     for name in _METRICS:
@@ -33,10 +32,6 @@ def _arm_curves(arm: Arm) -> ArmCurves | None:
                 metrics[f"{name}_std"] = deviation
     if not metrics:
         return None
-    epochs = min(map(len, metrics.values()))
-    for quantity in arm.probed():
-        over_layers = zip(*arm.probe(quantity).values(), strict=True)
-        metrics[f"probe/{quantity}"] = [fmean(layers) for layers in over_layers][:epochs]
     settings = {key: str(value) for key, value in arm.settings.flattened().items() if key != "seed"}
     seeds = "1 seed" if arm.n == 1 else f"mean of {arm.n} seeds"
     return ArmCurves(

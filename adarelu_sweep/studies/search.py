@@ -90,7 +90,9 @@ class Search(Settings):
     """Finished trials of every arm: complete, diverged or pruned."""
     validation_fraction: Annotated[float, Field(lt=1)] | None = None
     """The share of the training images that trials of the search are measured on."""
-    confirm_seeds: PositiveInt | Annotated[list[Seed], Field(min_length=1)] = 5
+    confirm_seeds: (
+        Annotated[int, Field(ge=1, le=1_000_000)] | Annotated[list[Seed], Field(min_length=1)]
+    ) = 10
     """How many seeds, the next after those of the search; or which."""
     sampler: SamplerComponent = Field(default_factory=lambda: SAMPLERS.resolve("tpe"))
     pruner: PrunerComponent = Field(default_factory=lambda: PRUNERS.resolve("none"))
@@ -109,6 +111,13 @@ class Search(Settings):
             key if key.split(".")[0] in _SEARCHABLE else f"training.{key}": dimension
             for key, dimension in given.items()
         }
+
+    @field_validator("confirm_seeds")
+    @classmethod
+    def _distinct(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is listed twice")
+        return seeds
 
     @model_validator(mode="after")
     def _measured_on_a_split_of_its_own(self) -> Self:
@@ -130,6 +139,13 @@ class Search(Settings):
 
     def check(self, bases: Sequence[TrialSettings]) -> None:
         """Raise ValueError, naming the key, for what the arms cannot be trained with."""
+        epochs = bases[0].training.epochs
+        for name in ("min_resource", "n_warmup_steps"):
+            if int(self.pruner.arguments.get(name, 0)) >= max(epochs, 2):
+                raise ValueError(
+                    f"search.pruner: with {name} = {self.pruner.arguments[name]} it would end no "
+                    f"trial of {epochs} epochs: give less, or none as the pruner"
+                )
         for key in self.space:
             if reason := _FIXED.get(key):
                 raise ValueError(f"search.space: {key} cannot be searched: {reason}")

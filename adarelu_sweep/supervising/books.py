@@ -45,7 +45,7 @@ class Book:
         return replace(trial, state=TrialState.RUNNING, attempts=trial.attempts + 1)
 
     def report(self, trial: LedgerTrial, epoch: int, value: float) -> None:
-        """Record an epoch's objective (test accuracy, percent); again for an epoch is harmless."""
+        """Record an epoch's accuracy, percent; again for an epoch is harmless."""
         self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
     def describe(self, trial: LedgerTrial, tags: dict[str, str]) -> LedgerTrial:

@@ -20,7 +20,7 @@ from adarelu_sweep.launching.local import LocalLauncher
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.display import make_display
+from adarelu_sweep.supervising.display import Display, make_display
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
@@ -38,8 +38,8 @@ from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.snapshot import RunStatus
 from adarelu_sweep.tracking.study_report import StudyReport
 
-Report = Callable[[StudyLedger, "Ending"], StudyReport | None]
-"""Writes the report of a study that ended like this; None if it cannot be written."""
+Report = Callable[[StudyLedger, "Ending"], StudyReport]
+"""Writes the report of a study that ended like this."""
 
 _RUN_STATUS: dict[str, RunStatus] = {
     "complete": "FINISHED",
@@ -199,10 +199,9 @@ def _run(
     finally:
         delivered = False
         with suppress(KeyboardInterrupt):  # who does not want to wait is told what is left
+            written = _written(report, ledger, ending, display)
             delivered = delivery.finish(
-                _RUN_STATUS[ending.state],
-                report(ledger, ending),
-                patience=_PATIENCE[ending.state],
+                _RUN_STATUS[ending.state], written, patience=_PATIENCE[ending.state]
             )
         if not delivered:
             console.print(
@@ -211,3 +210,16 @@ def _run(
                 **_PLAIN,
             )
     return ending
+
+
+def _written(
+    report: Report, ledger: StudyLedger, ending: Ending, display: Display
+) -> StudyReport | None:
+    """Write the report; what goes wrong with it must not keep the records from being delivered."""
+    try:
+        return report(ledger, ending)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        name = ledger.record.study.name
+        display.say(f"the report is not written: {reason}; 'adarelu-sweep report {name}' does it")
+        return None

@@ -101,3 +101,14 @@ def _not_an_address(uri: str) -> UserError:
     return UserError(
         f"{_without_user(uri)}: not a tracking address; give one such as http://127.0.0.1:5000"
     )
+
+
+def charts_address(uri: str, experiment: str) -> str:
+    """Return where MLflow's UI compares an experiment's runs; its start page shows other things.
+
+    ``experiment`` is the experiment's id; without one the address of the server is returned.
+    """
+    if not experiment:
+        return uri
+    shown = "workflowType=machine_learning&compareRunsMode=CHART"
+    return f"{uri}/#/experiments/{experiment}/runs?{shown}"

@@ -12,6 +12,8 @@ class Delivered(BaseModel):
     """What is known to have arrived of one run."""
 
     run_id: str
+    experiment: str = ""
+    """The experiment's id, where the run is a study's."""
     status: str = "RUNNING"
     epochs: int = 0
     params: bool = False

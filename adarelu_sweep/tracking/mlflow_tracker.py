@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from mlflow.entities import Metric
 
 from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.tracking.address import charts_address
 from adarelu_sweep.tracking.arm_runs import update_arm_runs
 from adarelu_sweep.tracking.artifacts import write_artifacts
 from adarelu_sweep.tracking.delivered import Delivered
@@ -48,6 +49,11 @@ class MlflowTracker:
         self.parent_run: str = run.info.run_id
         self._start: int = run.info.start_time
 
+    @property
+    def address(self) -> str:
+        """Where the study's runs are compared in MLflow's UI."""
+        return charts_address(self._uri, self._experiment.id)
+
     def begin_study(self) -> None:
         """Say that the study runs, and keep its file and its resolved form."""
         self._set_study_status("RUNNING")
@@ -68,9 +74,8 @@ class MlflowTracker:
         trouble = None
         if report is not None:
             self.log_report(report)
-            if status == "FINISHED" and report.best is not None:
-                name = self._record.study.name
-                trouble = register_best(self._client, self._uri, name, report.best)
+            if status == "FINISHED":
+                trouble = self.register_best(report)
         if status != "KILLED":
             self._set_study_status(status)
         return trouble
@@ -81,6 +86,14 @@ class MlflowTracker:
         self._client.log_artifacts(self.parent_run, str(report.folder), "report")
         if report.arms:
             update_arm_runs(self._experiment, report.arms, self._start)
+
+    def register_best(self, report: StudyReport) -> str | None:
+        """Register the best trial's model, unless it is; return, in one line, why that failed."""
+        if report.best is None:
+            return None
+        name = self._record.study.name
+        trouble = register_best(self._client, self._uri, name, report.best)
+        return f"{trouble}; 'adarelu-sweep report {name}' tries again" if trouble else None
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
@@ -146,7 +159,8 @@ class MlflowTracker:
 
     def _set_study_status(self, status: RunStatus) -> None:
         self._experiment.set_status(self.parent_run, status)
-        Delivered(run_id=self.parent_run, status=status).write(self._study_folder)
+        delivered = Delivered(run_id=self.parent_run, experiment=self._experiment.id, status=status)
+        delivered.write(self._study_folder)
 
 
 def _note(record: StudyRecord) -> str:
