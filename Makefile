@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check lock clean
+.PHONY: demo test lint check bench lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -20,6 +20,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint test
+
+bench: $(STAMP)  ## what the probes cost; needs MNIST in the data folder
+	$(BIN)/python benchmarks/probes.py $(BENCH)
 
 # Both torch and torchvision come from the package index: its CPU-only torch does not fit the other.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,117 +1,161 @@
-"""What the probes cost: epochs with probes on and off, taking turns in one process.
+"""What the probes cost an epoch: a few batches with probes and without, taking turns.
 
-An epoch is what a trial does: training, evaluation, probes, checkpoint. On the CPU the processor
-time of this process is compared, which other programs disturb less than the clock; on a GPU the
-clock. Every pair of epochs, on and off in turns first, gives one ratio.
+Both train and evaluate the same network in one process. The differences are scaled to an epoch of
+the whole data set: its training batches and its evaluation batches. On the CPU the processor time
+of this process is compared, which other programs disturb less than the clock; on a GPU the clock.
+
+What happens once an epoch (counting the zeros of one batch, reading the counts) happens here once
+in every few batches, so the cost is stated too high rather than too low.
 """
 
 import argparse
 import os
 import platform
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import date
 from itertools import product
+from math import ceil, sqrt
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.training.device import device_name
-from adarelu_sweep.training.history import EpochRecord
-from adarelu_sweep.training.loop import Trial
+from adarelu_sweep.training.evaluation import evaluate
+from adarelu_sweep.training.optimizers import build_optimizer
+from adarelu_sweep.training.precision import Precision
+from adarelu_sweep.training.probes import LayerProbes
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.streams import batch_order, generator
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a few batches took."""
+
+    training: float
+    evaluation: float
+    """With the reading of the probes, if there are any."""
+
+
+class Bench:
+    """One network in training."""
+
+    def __init__(self, settings: TrialSettings, dataset: ResidentDataset, batches: int) -> None:
+        self.dataset, self.batches = dataset, batches
+        self.size = settings.training.batch_size
+        self.precision = Precision.of(settings.training)
+        self.network: nn.Module = build_network(
+            settings.network,
+            settings.activation,
+            dataset.in_channels,
+            dataset.num_classes,
+            generator(settings.seed, "initial weights"),
+        ).to(dataset.device, memory_format=self.precision.memory_format)
+        self.optimizer = build_optimizer(settings.training.optimizer, self.network)
+        self.probes = LayerProbes(activation_layers(self.network))
+        order = batch_order(settings.seed, 0, dataset.size("train"))[: batches * self.size]
+        self.order = order.to(dataset.device)
+
+    def measure(self, probes: bool) -> Seconds:
+        """Train and evaluate a few batches."""
+        start = self._now()
+        with self.probes.training() if probes else nullcontext():
+            self._train()
+        trained = self._now()
+        with self.probes.evaluation() if probes else nullcontext():
+            limit = self.batches * self.size
+            evaluate(self.network, self.dataset, "test", self.size, self.precision, limit)
+        if probes:
+            self.probes.read()
+        return Seconds(trained - start, self._now() - trained)
+
+    def _train(self) -> None:
+        self.network.train()
+        for indices in self.order.split(self.size):
+            images, labels = self.dataset.batch("train", indices, self.precision.memory_format)
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.precision.autocast(self.dataset.device):
+                logits = self.network(images)
+            F.cross_entropy(logits.float(), labels).backward()
+            self.optimizer.step()
+
+    def _now(self) -> float:
+        if self.dataset.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def main() -> None:
     """Measure every combination that was asked for, and print a Markdown table."""
     options = parsed()
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
     torch.backends.cudnn.benchmark = True
-    limits = (options.train, options.test)
-    dataset = ResidentDataset.load(options.dataset, options.data_dir, device, *limits)
-    sizes = f"{dataset.size('train')} training and {dataset.size('test')} test images"
-    print(f"`{' '.join(['python', *map(str, sys.orig_argv[1:])])}`\n")
+    device = torch.device(options.device)
+    dataset = ResidentDataset.load(options.dataset, options.data_dir, device)
     print(f"{date.today()}; {machine(device)}")
-    print(f"{options.dataset}, {sizes}, batch {options.batch_size}, {options.precision}\n")
-    print(
-        "| network | width | activation | epoch, off (s) | on (s) | cost | 25 % to 75 % | pairs |"
-    )
+    print(f"{options.dataset}, batch {options.batch_size}, {options.precision}\n")
+    print("| network | width | activation | epoch (s) | cost | standard error | 25 % to 75 % | n |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for network, activation in product(options.network, options.activation):
-        off, on = measured(options, dataset, network, activation)
-        ratios = [100 * (with_ / without - 1) for without, with_ in zip(off, on, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        times = f"{statistics.median(off):.3f} | {statistics.median(on):.3f}"
-        print(
-            f"| {network} | {options.width:g} | {activation} | {times} | {middle:+.2f} % | "
-            f"{low:+.2f} to {high:+.2f} % | {len(ratios)} |",
-            flush=True,
-        )
+        row = measured(options, dataset, network, activation)
+        print(f"| {network} | {options.width:g} | {activation} | {row} |", flush=True)
 
 
 def measured(
     options: argparse.Namespace, dataset: ResidentDataset, network: str, activation: str
-) -> tuple[list[float], list[float]]:
-    """Return the seconds of every epoch without probes and with them, after one to warm up."""
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    with tempfile.TemporaryDirectory() as folder:
-        epochs = {
-            probes: begun(options, dataset, network, activation, probes, Path(folder, str(probes)))
-            for probes in seconds
-        }
-        for pair in range(options.pairs + 1):
-            for probes in (False, True) if pair % 2 else (True, False):
-                seconds[probes].append(timed(epochs[probes], dataset.device))
-    return seconds[False][1:], seconds[True][1:]
-
-
-def begun(
-    options: argparse.Namespace,
-    dataset: ResidentDataset,
-    network: str,
-    activation: str,
-    probes: bool,
-    folder: Path,
-) -> Iterator[EpochRecord]:
-    """Return the epochs of a trial that is longer than what is measured of it."""
-    folder.mkdir()
+) -> str:
+    """Return a row: an epoch's seconds without probes, and the probes' cost in percent."""
     settings = TrialSettings.model_validate(
         {
             "dataset": options.dataset,
             "network": {"name": network, "width": options.width},
             "activation": activation,
             "seed": 0,
-            "data": {"train_limit": options.train, "test_limit": options.test},
+            "data": {},
             "training": {
-                "epochs": options.pairs + 2,
+                "epochs": 1,
                 "batch_size": options.batch_size,
                 "precision": options.precision,
                 "optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.9},
-                "probes": probes,
             },
         }
     )
-    return Trial(settings, dataset, folder).train(lambda: False)
+    bench = Bench(settings, dataset, options.batches)
+    per_epoch = {
+        split: ceil(dataset.size(split) / options.batch_size) / options.batches
+        for split in ("train", "test")
+    }
 
+    def epoch(seconds: Seconds) -> float:
+        return per_epoch["train"] * seconds.training + per_epoch["test"] * seconds.evaluation
 
-def timed(epochs: Iterator[EpochRecord], device: torch.device) -> float:
-    """Train one epoch; a trial waits for its device before it records it."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    start = clock()
-    next(epochs)
-    return clock() - start
+    for probes in (True, False):  # to warm up
+        bench.measure(probes)
+    off, on = [], []
+    for turn in range(options.pairs):
+        for probes in (False, True) if turn % 2 else (True, False):
+            (on if probes else off).append(epoch(bench.measure(probes)))
+    whole = statistics.median(off)
+    costs = [100 * (b - a) / whole for a, b in zip(off, on, strict=True)]
+    low, cost, high = statistics.quantiles(costs, n=4)
+    error = 1.2533 * (high - low) / 1.349 / sqrt(len(costs))  # of a median, of normal deviations
+    return f"{whole:.1f} | {cost:+.2f} % | {error:.2f} % | {low:+.2f} to {high:+.2f} % | {len(off)}"
 
 
 def machine(device: torch.device) -> str:
     """Say where this runs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = device_name(device) if device.type == "cuda" else cpu_model()
-    threads = f"{torch.get_num_threads()} threads on {cores} cores"
+    threads = f"threads: {torch.get_num_threads()}, cores: {cores}"
     return f"{where}, {threads}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
@@ -125,17 +169,16 @@ def cpu_model() -> str:
 
 def parsed() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What the probes cost an epoch.")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("adarelu-home/data"))
-    parser.add_argument("--train", type=int, default=2000, help="training images")
-    parser.add_argument("--test", type=int, default=400, help="test images")
     parser.add_argument("--network", nargs="+", default=["vgg16_bn", "resnet18"])
     parser.add_argument("--activation", nargs="+", default=["adarelu", "relu"])
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--pairs", type=int, default=20, help="pairs of epochs, on and off")
+    parser.add_argument("--batches", type=int, default=4, help="of each kind in one measurement")
+    parser.add_argument("--pairs", type=int, default=100, help="measurements of each kind")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

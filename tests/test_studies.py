@@ -635,8 +635,11 @@ def test_the_parameters_of_a_trial(read: Reader) -> None:
         "training.schedule.name": "step",
         "training.schedule.step_size": 20,
         "training.schedule.gamma": 0.9,
+        "training.augmentation.name": "none",
+        "training.probes": True,
         "data.train_limit": 100,
         "data.test_limit": "all",
+        "measured_on": "test",
     }
 
 
