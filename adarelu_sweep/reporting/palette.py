@@ -20,6 +20,13 @@ class Palette:
         """Return an activation's colour; beyond ten activations they repeat."""
         return _SEQUENCE[self._order[activation] % len(_SEQUENCE)]
 
+    def tint(self, activation: str, variant: int) -> str:
+        """Return an activation's colour, lighter for each further variant of it."""
+        colour = self.colour(activation)
+        white = 1 - 0.6**variant
+        channels = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+        return "#" + "".join(f"{round(c + (255 - c) * white):02x}" for c in channels)
+
     def line(self, activation: str, variant: int = 0) -> str:
         """Return a line style, which tells activations, and variants of one, of a colour apart."""
         return ("-", "--", ":", "-.")[(self._order[activation] // len(_SEQUENCE) + variant) % 4]

@@ -18,8 +18,9 @@ def study_report(results: Results, folder: Path) -> StudyReport:
     palette = Palette(results.activations)
     arms = [
         curves
-        for arm in results.arms
-        if (curves := _arm_curves(arm, palette.colour(arm.activation)))
+        for position, block in enumerate(results.blocks)
+        for arm in block.arms
+        if (curves := _arm_curves(arm, palette.tint(arm.activation, position)))
     ]
     best = _best(results) if results.study.report.register_model else None
     return StudyReport(folder, as_summary(results), arms, best)
