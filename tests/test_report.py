@@ -35,6 +35,7 @@ from adarelu_sweep.reporting.comparison_tables import (
     convergence_tables,
 )
 from adarelu_sweep.reporting.context_tables import protocol_table, published_table
+from adarelu_sweep.reporting.convergence import least_learned
 from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.document import as_json
 from adarelu_sweep.reporting.evidence import weigh
@@ -187,7 +188,9 @@ def test_another_baseline_and_threshold(command: Command, tmp_path: Path) -> Non
     assert other["arms"][0]["convergence"]["threshold"] == 12.5
     note = (tmp_path / "out" / "tables" / "convergence-epochs.md").read_text()
     assert "12.50 %, as given" in note
-    assert usual["arms"][0]["convergence"]["threshold"] == pytest.approx(0.95 * relu["mean"])
+    learned = relu["mean"] >= least_learned(10)  # which so short a training may miss
+    threshold = usual["arms"][0]["convergence"]["threshold"]
+    assert threshold == (pytest.approx(0.95 * relu["mean"]) if learned else None)
 
 
 @pytest.mark.parametrize(

@@ -414,7 +414,7 @@ def test_a_trial_of_a_search_has_a_validation_split(
     assert delivered is not None
     client = MlflowClient(server.url)
     run = client.get_run(delivered.run_id)
-    assert run.info.run_name == "relu, vgg16, digits: search 0001"
+    assert run.info.run_name == "relu, vgg16, digits: search 001"
     assert steps(client, delivered.run_id, "val/accuracy") == [1, 2]
     assert not any(key.startswith("test/") for key in run.data.metrics)
     files = {file.path for file in client.list_artifacts(delivered.run_id)}

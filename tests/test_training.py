@@ -45,6 +45,7 @@ from adarelu_sweep.training.history import (
     EpochRecord,
     History,
 )
+from adarelu_sweep.training.inference import Description
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
@@ -488,7 +489,8 @@ def test_the_model_that_is_kept_is_the_one_that_was_measured(tmp_path: Path) -> 
     last = trial.history.epochs[-1].metrics
     assert (result.loss, result.accuracy) == (last["test/loss"], last["test/accuracy"])
     with safe_open(tmp_path / MODEL, framework="pt") as file:
-        assert json.loads(file.metadata()["trial"]) == settings.flattened()
+        (described,) = file.metadata().values()
+    assert Description.model_validate_json(described).settings == settings
 
 
 # A validation split

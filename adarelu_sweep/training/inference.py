@@ -14,6 +14,8 @@ from adarelu_sweep.training.history import MODEL
 from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.settings import TrialSettings
 
+_DESCRIPTION = "adarelu_sweep.model"
+
 
 class Pixels(BaseModel):
     """The images that a network was trained on, and how they were normalized.
@@ -70,12 +72,15 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-def describe_model(settings: TrialSettings, dataset: ResidentDataset) -> dict[str, str]:
-    """Return what ``load_classifier`` has to know beside the weights, as metadata of text."""
-    return {
-        "settings": settings.model_dump_json(),
-        "pixels": Pixels.of(dataset).model_dump_json(),
-    }
+class Description(BaseModel):
+    """What ``load_classifier`` has to know beside the weights."""
+
+    settings: TrialSettings
+    pixels: Pixels
+
+    def as_metadata(self) -> dict[str, str]:
+        """Return it for a safetensors file, in one entry: several would come in any order."""
+        return {_DESCRIPTION: self.model_dump_json()}
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -86,10 +91,10 @@ def load_classifier(folder: Path) -> Classifier:
     """
     with safe_open(folder / MODEL, framework="pt") as file:
         metadata = file.metadata() or {}
-    if not {"settings", "pixels"} <= metadata.keys():
+    if _DESCRIPTION not in metadata:
         raise ValueError("an earlier version kept the model, without its images' normalization")
-    settings = TrialSettings.model_validate_json(metadata["settings"])
-    pixels = Pixels.model_validate_json(metadata["pixels"])
+    description = Description.model_validate_json(metadata[_DESCRIPTION])
+    settings, pixels = description.settings, description.pixels
     network = build_network(
         settings.network,
         settings.activation,

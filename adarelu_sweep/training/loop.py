@@ -1,6 +1,5 @@
 """Training one trial: from its settings and its last checkpoint to its last epoch."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, 
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation, evaluate
 from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History
-from adarelu_sweep.training.inference import describe_model
+from adarelu_sweep.training.inference import Description, Pixels
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.probes import LayerProbes
@@ -219,6 +218,5 @@ class Trial:
         """Write what is kept of a trial, before the checkpoint says that it is finished."""
         rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
         write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
-        trial = {"trial": json.dumps(self.settings.flattened())}
-        metadata = trial | describe_model(self.settings, self.dataset)
-        save_model(self.folder, self.network, metadata)
+        description = Description(settings=self.settings, pixels=Pixels.of(self.dataset))
+        save_model(self.folder, self.network, description.as_metadata())
