@@ -29,6 +29,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.reporting import render
 from adarelu_sweep.reporting.behaviour_tables import batch_size_table, branch_table, dead_unit_table
+from adarelu_sweep.reporting.collecting import choose_baseline, collect
 from adarelu_sweep.reporting.comparison_tables import (
     accuracy_table,
     comparison_table,
@@ -51,8 +52,6 @@ from adarelu_sweep.reporting.results import (
     Results,
     SearchTrial,
     SeedResult,
-    choose_baseline,
-    collect,
 )
 from adarelu_sweep.reporting.sections import sections
 from adarelu_sweep.reporting.sentences import findings, state_words

@@ -94,10 +94,10 @@ def report_command(
     The report is logged on the study's run in MLflow too.
     """
     from adarelu_sweep.home import Home, resolved
+    from adarelu_sweep.reporting.collecting import collect
     from adarelu_sweep.reporting.document import as_json
     from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
     from adarelu_sweep.reporting.report import write_report
-    from adarelu_sweep.reporting.results import collect
     from adarelu_sweep.reporting.study_report import study_report
     from adarelu_sweep.supervising.ledger import Ledger
 

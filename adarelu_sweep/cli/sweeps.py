@@ -129,8 +129,8 @@ class _Reporter:
 
     def __call__(self, ledger: "StudyLedger", ending: "Ending") -> "StudyReport":
         """Write the report; without figures and in haste when the study was interrupted."""
+        from adarelu_sweep.reporting.collecting import collect
         from adarelu_sweep.reporting.report import write_report
-        from adarelu_sweep.reporting.results import collect
         from adarelu_sweep.reporting.study_report import study_report
 
         interrupted = ending.state == "interrupted"
@@ -150,8 +150,8 @@ def _conclude(
     report: _Reporter,
 ) -> None:
     """Print the results and what to do next, and exit as the study ended."""
+    from adarelu_sweep.reporting.collecting import collect
     from adarelu_sweep.reporting.formats import as_table
-    from adarelu_sweep.reporting.results import collect
     from adarelu_sweep.tracking.address import charts_address
     from adarelu_sweep.tracking.delivered import Delivered
     from adarelu_sweep.tracking.server import find_server
