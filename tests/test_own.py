@@ -24,6 +24,7 @@ from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.training.history import History
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.registry import OPTIMIZERS
 from adarelu_sweep.training.rehearsal import Parts, rehearse
@@ -271,6 +272,12 @@ def test_an_installed_package_is_trained_by_its_names_and_by_reference(command: 
     assert set(means) == set(itertools.product(networks, activations))
     # The same code under two names gives the same numbers; another activation gives others.
     assert {arm["n"] for arm in report["arms"]} == {1}
+    checkpoints = list((command.home / "trials" / "own").glob("*/checkpoint.safetensors"))
+    assert len(checkpoints) == len(networks) * len(activations)
+    for checkpoint in checkpoints:
+        for record in History.read(checkpoint.parent).epochs:
+            assert record.probes
+            assert all("dead_fraction" in seen for seen in record.probes.values())
     relu, *swish = ({means[network, name] for network in networks} for name in activations)
     assert len(relu) == 1
     assert swish[0] == swish[1] != relu

@@ -30,6 +30,7 @@ test_limit = 20
 epochs = 1
 optimizer = { name = "sgd", lr = 0.02, momentum = 0.9 }
 augmentation = { name = "crop_flip" }
+probes = false # which are drawn for every trial
 [report]
 figures = false
 register_model = false

@@ -371,6 +371,7 @@ def histories(home: Path) -> dict[str, History]:
 def test_a_search_end_to_end_and_interrupted(tmp_path: Path, search_file: Path) -> None:
     pruner = '{name="median",n_startup_trials=1,n_warmup_steps=0}'
     options = ("--set", f"search.pruner={pruner}", "--set", "training.epochs=3", "--workers", "1")
+    options += ("--set", "training.probes=false")
     undisturbed, disturbed = Command(tmp_path / "undisturbed"), Command(tmp_path / "disturbed")
     try:
         undisturbed.succeed("launch", search_file, *options)
@@ -423,7 +424,8 @@ def assert_a_whole_search(command: Command) -> None:
 
 
 def test_a_parallel_search_keeps_its_budget(command: Command, search_file: Path) -> None:
-    command.succeed("launch", search_file, "--workers", "3", "--set", "search.trials=3")
+    quick = ("--set", "training.probes=false", "--set", "training.epochs=1")
+    command.succeed("launch", search_file, "--workers", "3", "--set", "search.trials=3", *quick)
     trials = trials_in_optuna(command)
     assert [len(trials[name]) for name in sorted(trials)] == [4, 3, 3]
     report = command.json("report", "tuned", "--format", "json", "--no-figures")
