@@ -362,9 +362,9 @@ def test_a_study_that_is_there_and_one_that_is_not(here: Command, study_file: Pa
         "waiting": 4,
     }
     assert here.json("list", "--json") == [state]
-    arms = here.json("report", "small", "--format", "json", "--no-figures")["arms"]
+    arms = here.json("report", "small", "--format", "json", "--no-figures", "--no-log")["arms"]
     assert [arm["n"] for arm in arms] == [0, 0]
-    printed = here.succeed("report", "small", "--format", "csv", "--no-figures")
+    printed = here.succeed("report", "small", "--format", "csv", "--no-figures", "--no-log")
     assert printed.startswith("dataset,network,")
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
@@ -190,6 +191,22 @@ def test_another_baseline_and_threshold(command: Command, tmp_path: Path) -> Non
     learned = relu["mean"] >= least_learned(10)  # which so short a training may miss
     threshold = usual["arms"][0]["convergence"]["threshold"]
     assert threshold == (pytest.approx(0.95 * relu["mean"]) if learned else None)
+
+
+def test_a_report_is_logged_on_the_run_of_the_study(command: Command, tmp_path: Path) -> None:
+    output = ("--output", tmp_path / "out", "--no-figures", "--baseline", "adarelu")
+    assert "logged in MLflow" not in command.run("report", "small", *output, "--no-log").stderr
+    done = command.run("report", "small", *output)
+    url = command.succeed("server", "start").strip()
+    assert f"It is logged in MLflow: {url}/#/experiments/" in done.stderr
+    client = MlflowClient(tracking_uri=url)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`adarelu_sweep.kind` = 'study'")
+    assert run.info.status == "FINISHED"
+    assert "Test accuracy against adarelu" in run.data.tags["mlflow.note.content"]
+    logged = client.download_artifacts(run.info.run_id, "report/report.md", str(tmp_path))
+    assert Path(logged).read_text() == (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def artifact(client: MlflowClient, run: Run, path: str, folder: Path) -> str:
 
 
 def numbers(command: Command, name: str) -> Any:
-    return command.json("report", name, "--format", "json", "--no-figures")["arms"]
+    return command.json("report", name, "--format", "json", "--no-figures", "--no-log")["arms"]
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_the_report_is_the_last_epoch_bit_for_bit(command: Command, undisturbed:
         assert arm["mean"] == pytest.approx(np.mean(accuracies))
         assert arm["std"] == pytest.approx(np.std(accuracies, ddof=1))
     for style in ("table", "markdown", "csv"):
-        text = command.succeed("report", "small", "--format", style, "--no-figures")
+        text = command.succeed("report", "small", "--format", style, "--no-figures", "--no-log")
         assert "adarelu" in text
         assert "fixed subset" in text
 
@@ -459,7 +459,7 @@ def test_an_exception_fails_its_trial_alone(
     assert files == {"trial.json", "traceback.txt"}
     assert [trial.state.name for trial in optuna_trials(command, name)] == ["FAIL", "COMPLETE"]
     assert command.run("resume", name).returncode == 1
-    report = command.json("report", name, "--format", "json", "--no-figures")
+    report = command.json("report", name, "--format", "json", "--no-figures", "--no-log")
     assert [arm["n"] for arm in report["arms"]] == [0, 1]
     assert report["arms"][0]["mean"] is None
 
