@@ -3,9 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    field_validator,
+    model_validator,
+)
 
 from adarelu_sweep.components import Component, unknown
 from adarelu_sweep.studies.search import Search, Seed
@@ -92,6 +98,18 @@ class ReportSettings(Settings):
     """Register the best trial's model in MLflow."""
 
 
+class ExecutionSettings(Settings):
+    """How the study is carried out: nothing here changes a number, so a resume may change it."""
+
+    max_retries: NonNegativeInt = 3
+    """How often a trial is taken up again whose worker crashed, was lost, or made no progress."""
+    stall_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Seconds without a step done after which a worker is killed and its trial retried."""
+    keep: Literal["last", "best", "none"] = "last"
+    """The weights that are kept of a finished trial: those of its last epoch, those of its best
+    one, or none."""
+
+
 class Study(Settings):
     """A whole study file, resolved: every default filled in, every name known."""
 
@@ -101,6 +119,7 @@ class Study(Settings):
     training: TrainingSettings
     search: Search | None = None
     report: ReportSettings = ReportSettings()
+    execution: ExecutionSettings = ExecutionSettings()
 
     @model_validator(mode="before")
     @classmethod
