@@ -28,6 +28,7 @@ from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.reporting import render
 from adarelu_sweep.reporting.behaviour_tables import batch_size_table, branch_table, dead_unit_table
 from adarelu_sweep.reporting.collecting import choose_baseline, collect
@@ -72,6 +73,7 @@ from tests.sweeps import STUDY, Command
 
 FILES = {"report.html", "report.md", "report.json", "report.csv", "tables", "figures"}
 STUDIES = Path(__file__).parents[1] / "studies"
+SLOT = Slot(0, threads=1)
 FORMATS = [as_table, as_markdown, as_summary, as_csv, as_json, lambda r: as_html(r, [])]
 
 
@@ -331,7 +333,7 @@ def tuned(tmp_path: Path) -> Iterator[tuple[StudyLedger, Home, list[Job]]]:
     record = StudyRecord(uid="u", study=study, source="", created="", version="")
     ledger = Ledger(home.optuna_db)
     agenda, jobs = Agenda(ledger.create(record), home), []
-    while (job := agenda.take(threads=1)) is not None:
+    while (job := agenda.take(SLOT)) is not None:
         later_is_better = job.cell.settings.network.name == "resnet18"
         accuracy = 50.0 + (len(jobs) if later_is_better else -len(jobs))
         job.trial = job.book.complete(job.trial, TrialResult(accuracy, 1.0, 2, False))

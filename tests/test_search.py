@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
@@ -23,6 +24,7 @@ from adarelu_sweep.training.history import History
 from tests.sweeps import Command
 
 STUDIES = Path(__file__).parents[1] / "studies"
+SLOT = Slot(0, threads=1)
 
 SEARCH = """
 name = "tuned"
@@ -200,7 +202,7 @@ def pretend(job: Job) -> None:
 
 def work_off(agenda: Agenda) -> list[Job]:
     done = []
-    while (job := agenda.take(threads=1)) is not None:
+    while (job := agenda.take(SLOT)) is not None:
         pretend(job)
         done.append(job)
     return done
@@ -263,11 +265,11 @@ def test_a_search_that_is_taken_up_again_goes_on_as_if_undisturbed(
     ledger = ledger_of(study, home)
     got = []
     while True:
-        first = Agenda(ledger, home).take(threads=1)
+        first = Agenda(ledger, home).take(SLOT)
         if first is None:
             break
         ledger.repair()
-        again = Agenda(ledger, home).take(threads=1)
+        again = Agenda(ledger, home).take(SLOT)
         assert again is not None
         assert values(again) == values(first)
         assert again.trial.attempts == 2
@@ -279,12 +281,12 @@ def test_a_search_that_is_taken_up_again_goes_on_as_if_undisturbed(
 def test_a_trial_whose_making_was_cut_off_is_made_whole(tmp_path: Path) -> None:
     study, home = read(tmp_path, "search.sampler=random"), Home(tmp_path / "home")
     undisturbed = Home(tmp_path / "undisturbed")
-    expected = Agenda(ledger_of(study, undisturbed), undisturbed).take(threads=1)
+    expected = Agenda(ledger_of(study, undisturbed), undisturbed).take(SLOT)
     ledger = ledger_of(study, home)
     book = ledger.searches()[0]
     optuna.load_study(study_name=book.name, storage=f"sqlite:///{home.optuna_db}").ask()
     assert book.trials() == []
-    job = Agenda(ledger, home).take(threads=1)
+    job = Agenda(ledger, home).take(SLOT)
     assert job is not None
     assert expected is not None
     assert values(job) == values(expected)
@@ -313,7 +315,7 @@ def test_a_failed_trial_is_replaced_until_too_many_failed(tmp_path: Path) -> Non
     study, home = read(tmp_path), Home(tmp_path / "home")
     agenda = Agenda(ledger_of(study, home), home)
     failed = 0
-    while (job := agenda.take(threads=1)) is not None:
+    while (job := agenda.take(SLOT)) is not None:
         arm = job.cell.settings.arm
         if job.search is not None and (arm.endswith("/relu") or failed < 1):
             job.trial = job.book.fail(job.trial, "boom")

@@ -8,6 +8,7 @@ import click
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.signals import STOP_SIGNALS, StopSignal, exit_code, raise_on_stop_signals
 
 _COMMANDS = {
     "launch": ("sweeps", "Launch a study from its file."),
@@ -58,6 +59,7 @@ def main() -> None:
         # Users' components in the current folder are found, as a worker's `python -m` finds them.
         # At the end, so that nothing there takes the place of a library.
         sys.path.append("")
+    raise_on_stop_signals()
     try:
         code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
     except UserError as error:
@@ -72,11 +74,13 @@ def main() -> None:
         ctx = error.ctx if isinstance(error, click.UsageError) else None
         _say(error.format_message() + (f" See '{ctx.command_path} --help'." if ctx else ""))
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("Interrupted.", err=True)
-        code = 130
-    # The exit code is settled: a further Ctrl-C while Python takes itself down must not change it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        asked = error if isinstance(error, StopSignal) else error.__cause__  # as click wraps it
+        code = exit_code(asked.number if isinstance(asked, StopSignal) else signal.SIGINT)
+    # The exit code is settled: a further signal while Python takes itself down must not change it.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code or 0)
 
 

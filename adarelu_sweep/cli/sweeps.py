@@ -1,11 +1,13 @@
 """``launch``, ``resume`` and ``validate``."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adarelu_sweep.cli import options
+from adarelu_sweep.signals import exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +67,7 @@ def launch_command(
 @options.gpus_option
 @options.workers_option
 @options.data_option
+@click.option("--retry-failed", is_flag=True, help="Try again what failed, from its checkpoint.")
 @click.pass_context
 def resume_command(
     ctx: click.Context,
@@ -73,6 +76,7 @@ def resume_command(
     gpus: str | None,
     workers: int | None,
     data_dir: Path | None,
+    retry_failed: bool,
 ) -> None:
     """Train what is left of the study NAME, each trial from its last checkpoint."""
     from adarelu_sweep.home import Home
@@ -80,7 +84,7 @@ def resume_command(
 
     here = Home.locate(home)
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = resume(name, here, machine, report, _console())
+    ledger, ending = resume(name, here, machine, report, _console(), retry_failed)
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -160,7 +164,7 @@ def _conclude(
     name = record.study.name
     if ending.state == "interrupted":
         click.echo(f"Interrupted. Go on with: adarelu-sweep resume {name}", err=True)
-        ctx.exit(128 + (ending.signal or 2))
+        ctx.exit(exit_code(ending.signal or signal.SIGINT))
     click.echo(as_table(report.results or collect(ledger, home)), nl=False)
     if report.page is not None:
         click.echo(f"The whole report: {report.page}")

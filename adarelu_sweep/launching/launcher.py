@@ -19,6 +19,11 @@ class Slot:
     gpu: str | None = None
     name: str = "cpu"
 
+    @property
+    def device(self) -> str:
+        """Whose memory its worker uses: the GPU's, or the host's."""
+        return self.gpu or "cpu"
+
 
 @dataclass(frozen=True)
 class Said:
@@ -34,6 +39,8 @@ class Gone:
 
     worker: "Worker"
     reason: str
+    in_order: bool = False
+    """It left as it is meant to, told by its supervisor or asked by a signal."""
 
 
 class Worker(Protocol):

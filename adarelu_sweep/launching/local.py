@@ -18,6 +18,8 @@ from adarelu_sweep.launching.messages import FROM_WORKER, Quit, ToWorker
 _WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_")
 
 _PATIENCE = 5.0  # seconds that workers have to quit, all together, before they are killed
+_KILL_PATIENCE = 5.0  # seconds that a killed one has to be gone
+_LAST_WORDS = 1.0  # seconds to read what a worker has said before it ended
 
 
 class LocalWorker(Worker):
@@ -27,6 +29,8 @@ class LocalWorker(Worker):
         self.slot = slot
         self._report = report
         self._sending = Lock()
+        self._reporting = Lock()
+        self._gone = False
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "adarelu_sweep.launching.worker"],
@@ -37,7 +41,9 @@ class LocalWorker(Worker):
                 # Out of the terminal's process group: Ctrl-C is the supervisor's to handle.
                 start_new_session=True,
             )
-        Thread(target=self._listen, name=f"worker-{slot.index}", daemon=True).start()
+        self._listener = Thread(target=self._listen, name=f"worker-{slot.index}", daemon=True)
+        self._listener.start()
+        Thread(target=self._await_end, name=f"end-{slot.index}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -52,31 +58,53 @@ class LocalWorker(Worker):
             stream.flush()
 
     def kill(self) -> None:  # noqa: D102
+        self._end_group()
         with suppress(ProcessLookupError):
             self._process.kill()
 
     def join(self, timeout: float) -> None:
         """Wait for the process to end, and kill it after ``timeout`` seconds."""
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
+            return
+        self.kill()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it ends when it can
+            self._process.wait(_KILL_PATIENCE)
 
     def _listen(self) -> None:
-        receiving, sending = self._process.stdout, self._process.stdin
+        receiving = self._process.stdout
         assert receiving is not None
-        assert sending is not None
         for line in receiving:
             try:
                 message = FROM_WORKER.validate_json(line)
             except ValidationError:
                 # Cut off in the middle of a line: the process is ending, Gone follows.
                 continue
-            self._report(Said(self, message))
+            with self._reporting:
+                if self._gone:
+                    return
+                self._report(Said(self, message))
+
+    def _await_end(self) -> None:
+        """Report the end; what the process said before comes first.
+
+        The end of its output alone would not do: a process that it has forked may hold that open.
+        """
+        returncode = self._process.wait()
+        self._listener.join(_LAST_WORDS)
+        self._end_group()
+        sending = self._process.stdin
+        assert sending is not None
         with self._sending, suppress(OSError):  # what was not sent has nowhere to go
             sending.close()
-        self._report(Gone(self, _describe(self._process.wait())))
+        with self._reporting:
+            self._gone = True
+            self._report(Gone(self, _describe(returncode), in_order=returncode == 0))
+
+    def _end_group(self) -> None:
+        """Kill what the worker has started, too: it would keep the slot's memory."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class LocalLauncher(Launcher):

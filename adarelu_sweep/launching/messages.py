@@ -35,6 +35,8 @@ class Task(Message):
     kind: Literal["task"] = "task"
     trials: list[TrialOrder]
     data_folder: str
+    heartbeat: float = 10.0
+    """Seconds, at most, from one sign of progress to the next while steps are done."""
 
 
 class Stop(Message):
@@ -86,6 +88,12 @@ class EpochDone(Message):
     awaits_decision: bool = False
 
 
+class Progress(Message):
+    """Steps are done. A worker that says neither this nor anything else makes no progress."""
+
+    kind: Literal["progress"] = "progress"
+
+
 class Finished(Message):
     """A trial has its outcome, and its folder all that is to be kept of it."""
 
@@ -99,6 +107,8 @@ class Interrupted(Message):
 
     kind: Literal["interrupted"] = "interrupted"
     trial: int
+    leaving: bool = False
+    """The worker itself was asked to go, by a signal, and takes no further task."""
 
 
 class Failed(Message):
@@ -106,6 +116,8 @@ class Failed(Message):
 
     kind: Literal["failed"] = "failed"
     trials: list[int]
+    cause: Literal["exception", "memory"] = "exception"
+    """Memory, of the device or the host, may suffice when the trial has it to itself."""
     error: str
     """The last line of the traceback."""
     traceback: str
@@ -113,7 +125,8 @@ class Failed(Message):
 
 ToWorker = Annotated[Task | Stop | Decision | Quit, Field(discriminator="kind")]
 FromWorker = Annotated[
-    Ready | Started | EpochDone | Finished | Interrupted | Failed, Field(discriminator="kind")
+    Ready | Started | Progress | EpochDone | Finished | Interrupted | Failed,
+    Field(discriminator="kind"),
 ]
 
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)

@@ -1,5 +1,7 @@
 """Running one task in a worker: the trials that it lists, one after the other."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -12,6 +14,7 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Progress,
     Started,
     Task,
     TrialOrder,
@@ -24,6 +27,8 @@ class Supervision(Protocol):
 
     stop: Event
     """Set when training is to stop after the step in hand."""
+    leaving: bool
+    """Whether this worker is to go, rather than to wait for another task."""
 
     def send(self, message: FromWorker) -> None:
         """Say something."""
@@ -44,11 +49,13 @@ class TaskRunner:
         """Train every trial of a task to its outcome, or until asked to stop."""
         for order in task.trials:
             if supervision.stop.is_set():
-                supervision.send(Interrupted(trial=order.number))
+                supervision.send(_interrupted(order, supervision))
                 continue
-            self._run_trial(order, Path(task.data_folder), supervision)
+            self._run_trial(order, Path(task.data_folder), task.heartbeat, supervision)
 
-    def _run_trial(self, order: TrialOrder, data_folder: Path, supervision: Supervision) -> None:
+    def _run_trial(
+        self, order: TrialOrder, data_folder: Path, heartbeat: float, supervision: Supervision
+    ) -> None:
         torch.set_num_threads(order.threads)
         torch.use_deterministic_algorithms(order.settings.training.deterministic)
         torch.backends.cudnn.benchmark = not order.settings.training.deterministic
@@ -72,12 +79,12 @@ class TaskRunner:
         if awaits_decision() and supervision.prune():
             trial.prune()
         try:
-            for record in trial.train(supervision.stop.is_set):
+            for record in trial.train(_between_steps(supervision, heartbeat)):
                 send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
                 if awaits_decision() and supervision.prune():
                     trial.prune()
         except StopRequestedError:
-            send(Interrupted(trial=number))
+            send(_interrupted(order, supervision))
         else:
             send(Finished(trial=number, history=trial.history))
 
@@ -95,3 +102,21 @@ class TaskRunner:
             )
             self._dataset_key = key
         return self._dataset
+
+
+def _between_steps(supervision: Supervision, heartbeat: float) -> Callable[[], bool]:
+    """Return what is asked between steps: whether to stop. Progress is told when it is time to."""
+    told = time.monotonic()
+
+    def stop_requested() -> bool:
+        nonlocal told
+        if (now := time.monotonic()) - told >= heartbeat:
+            told = now
+            supervision.send(Progress())
+        return supervision.stop.is_set()
+
+    return stop_requested
+
+
+def _interrupted(order: TrialOrder, supervision: Supervision) -> Interrupted:
+    return Interrupted(trial=order.number, leaving=supervision.leaving)

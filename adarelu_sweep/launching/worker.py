@@ -4,11 +4,14 @@ Imports neither optuna nor mlflow and holds no credentials. It may die at any mo
 done stands in the checkpoint, and what it was doing is done again by another.
 """
 
+import ctypes
 import os
 import platform
+import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -25,6 +28,9 @@ from adarelu_sweep.launching.messages import (
     Stop,
     Task,
 )
+from adarelu_sweep.signals import stop_signals
+
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 class Channel:
@@ -36,6 +42,7 @@ class Channel:
         self.tasks: SimpleQueue[Task | Quit] = SimpleQueue()
         self._decisions: SimpleQueue[Decision | Stop] = SimpleQueue()
         self.stop = Event()
+        self.leaving = False
         Thread(target=self._listen, name="channel", daemon=True).start()
 
     def send(self, message: FromWorker) -> None:
@@ -47,6 +54,13 @@ class Channel:
         """Wait for the decision about a trial; False when asked to stop."""
         decision = self._decisions.get()
         return isinstance(decision, Decision) and decision.prune
+
+    def leave(self) -> None:
+        """Stop after the step in hand and take no further task; safe in a signal handler."""
+        self.leaving = True
+        self.stop.set()
+        self._decisions.put(Stop())
+        self.tasks.put(Quit())
 
     def _listen(self) -> None:
         try:
@@ -72,6 +86,7 @@ def work(channel: Channel) -> None:
 
     from adarelu_sweep.launching.tasks import TaskRunner
     from adarelu_sweep.training.device import device_name, training_device
+    from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 
     device = training_device()
     channel.send(
@@ -91,10 +106,13 @@ def work(channel: Channel) -> None:
         try:
             runner.run(task, channel)
         except Exception as error:
+            said = "".join(traceback.format_exception_only(error)).strip()
+            no_room = is_out_of_memory(error)
             channel.send(
                 Failed(
                     trials=[order.number for order in task.trials],
-                    error="".join(traceback.format_exception_only(error)).strip(),
+                    cause="memory" if no_room else "exception",
+                    error=f"{said} ({memory_of(device)})" if no_room else said,
                     traceback=traceback.format_exc(),
                 )
             )
@@ -112,11 +130,24 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    work(Channel(receiving, sending))
+    _die_with_parent()
+    channel = Channel(receiving, sending)
+    with stop_signals(lambda _number: os._exit(1) if channel.leaving else channel.leave()):
+        work(channel)
     # All is said and written. Python's own way out would take a second to unload torch, and would
     # abort on the listening thread.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with its supervisor, even while no thread of it runs.
+
+    Linux only; elsewhere, and for the rest, the end of standard input does it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

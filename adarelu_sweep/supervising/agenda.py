@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from adarelu_sweep.home import Home
+from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.supervising.books import Book
 from adarelu_sweep.supervising.ledger import StudyLedger
@@ -27,6 +28,10 @@ class Job:
     folder: Path
     search: ArmSearch | None = None
     """The search that it is part of, which may end it early."""
+    lost_in: int | None = None
+    """The slot in which its worker was lost last."""
+    alone_on: str | None = None
+    """The device whose memory it could not share; it is tried again alone there."""
 
     @property
     def key(self) -> str:
@@ -77,13 +82,46 @@ class Agenda:
         """Return how many trials have still to end."""
         return self._to_begin() + sum(job.is_open for job in self._jobs.values())
 
-    def take(self, threads: int) -> Job | None:
-        """Begin the next trial, or take up one that waits; None if there is none for now."""
+    def has_failed(self) -> bool:
+        """Return whether a trial failed for good, but for those that a search has replaced."""
+        if any(job.trial.state is TrialState.FAIL and not job.search for job in self.jobs()):
+            return True
+        return any(self._falls_short(search) for search in self._searches)
+
+    def retry_failed(self) -> None:
+        """Let the failed trials wait again; of a search, as many as its budget lacks."""
+        for job in self.jobs():
+            failed = job.trial.state is TrialState.FAIL
+            if failed and (job.search is None or self._falls_short(job.search)):
+                job.trial = job.book.retry(job.trial)
+
+    def take(self, slot: Slot, spread: bool = False) -> Job | None:
+        """Begin the next trial, or take up one that waits; None if there is none for now.
+
+        If ``spread``, one whose worker was lost in this slot is left to another slot, as long as
+        there is something else to do here.
+        """
         self._plan_confirmations()
-        if self._returned:
-            job = self._returned.popleft()
-            job.trial = job.book.resume(job.trial)
-            return job
+        returned = [job for job in self._returned if job.alone_on is None]
+        for job in returned:
+            if not (spread and job.lost_in == slot.index):
+                return self._take_up(job)
+        return self._begin_next(slot.threads) or (self._take_up(returned[0]) if returned else None)
+
+    def reserved(self) -> set[str]:
+        """Return the devices that a waiting trial is to have for itself."""
+        return {job.alone_on for job in self._returned if job.alone_on is not None}
+
+    def take_alone(self, device: str) -> Job:
+        """Take up a trial that is to have this device for itself."""
+        return self._take_up(next(job for job in self._returned if job.alone_on == device))
+
+    def _take_up(self, job: Job) -> Job:
+        self._returned.remove(job)
+        job.trial = job.book.resume(job.trial)
+        return job
+
+    def _begin_next(self, threads: int) -> Job | None:
         wanting = [search for search in self._searches if self._wanted(search) > 0]
         if wanting:  # in turn, so that an interrupted study has tried as much in every arm
             search = min(wanting, key=lambda search: len(self._trials_of(search)))
@@ -129,6 +167,11 @@ class Agenda:
         trials = self._trials_of(search)
         failed = sum(trial.state is TrialState.FAIL for trial in trials)
         return 0 if failed >= search.budget else search.budget - (len(trials) - failed)
+
+    def _falls_short(self, search: ArmSearch) -> bool:
+        """Return whether so many trials of a search have failed that its budget is not met."""
+        failed = sum(trial.state is TrialState.FAIL for trial in self._trials_of(search))
+        return failed >= search.budget
 
     def _to_begin(self) -> int:
         """Return how many trials were never begun, as far as can be told."""

@@ -6,16 +6,19 @@ back (RUNNING to WAITING) and would scan all trials at every dispatch.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import text
 
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.schema import Arm
+from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.trials import (
     CELL,
     LedgerTrial,
@@ -24,11 +27,25 @@ from adarelu_sweep.supervising.trials import (
     ledger_trial,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+B = TypeVar("B", bound="Book")
+
+
+def _patient(write: Callable[Concatenate[B, P], T]) -> Callable[Concatenate[B, P], T]:
+    """Repeat a write that the disk has no room for. All of them may be repeated at will."""
+
+    def repeated(book: B, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return book.patience.do(lambda: write(book, *args, **kwargs))
+
+    return update_wrapper(repeated, write)
+
 
 class Book:
     """The trials of one Optuna study. Only the supervisor of the study it belongs to writes."""
 
-    def __init__(self, storage: RDBStorage, name: str) -> None:
+    def __init__(self, storage: RDBStorage, name: str, patience: Patience) -> None:
+        self.patience = patience
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(name)
         self.name = name
@@ -38,31 +55,37 @@ class Book:
         trials = self._storage.get_all_trials(self._study_id, False)
         return [ledger_trial(trial) for trial in trials if CELL in trial.user_attrs]
 
+    @_patient
     def resume(self, trial: LedgerTrial) -> LedgerTrial:
         """Take a waiting trial up again, as its next attempt."""
         self._set(trial, "attempts", trial.attempts + 1)
         self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
         return replace(trial, state=TrialState.RUNNING, attempts=trial.attempts + 1)
 
+    @_patient
     def report(self, trial: LedgerTrial, epoch: int, value: float) -> None:
         """Record an epoch's accuracy, percent; again for an epoch is harmless."""
         self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
+    @_patient
     def describe(self, trial: LedgerTrial, tags: dict[str, str]) -> LedgerTrial:
         """Record where and with what a trial's attempt runs."""
         self._set(trial, "tags", tags)
         return replace(trial, tags=tags)
 
+    @_patient
     def lose(self, trial: LedgerTrial) -> LedgerTrial:
         """Count the loss of a trial's worker."""
         self._set(trial, "losses", trial.losses + 1)
         return replace(trial, losses=trial.losses + 1)
 
+    @_patient
     def hand_back(self, trial: LedgerTrial) -> LedgerTrial:
         """Let an unfinished trial wait, to be taken up from its checkpoint."""
         self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         return replace(trial, state=TrialState.WAITING)
 
+    @_patient
     def complete(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
         """Record a trial's result. A diverged one is complete, too: a result is a result."""
         self._set(trial, "result", vars(result))
@@ -71,17 +94,35 @@ class Book:
         )
         return replace(trial, state=TrialState.COMPLETE, result=result)
 
+    @_patient
     def fail(self, trial: LedgerTrial, error: str) -> LedgerTrial:
         """Record that a trial failed for good."""
         self._set(trial, "error", error)
         self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         return replace(trial, state=TrialState.FAIL, error=error)
 
+    @_patient
     def prune(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
         """Record that a trial was ended early, with the result of its last epoch."""
         self._set(trial, "result", vars(result))
         self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, [result.accuracy])
         return replace(trial, state=TrialState.PRUNED, result=result)
+
+    @_patient
+    def retry(self, trial: LedgerTrial) -> LedgerTrial:
+        """Let a failed trial wait again, with all its retries.
+
+        Optuna has no way back from FAIL, and a trial is the same one through every retry: so its
+        state is set in the table itself, in one transaction.
+        """
+        again = text(
+            "UPDATE trials SET state = 'WAITING', datetime_complete = NULL "
+            "WHERE trial_id = :id AND state = 'FAIL'"
+        )
+        with self._storage.engine.begin() as connection:
+            connection.execute(again, {"id": trial._trial_id})
+        self._set(trial, "losses", 0)
+        return replace(trial, state=TrialState.WAITING, losses=0)
 
     def repair(self) -> None:
         """Let every trial wait that a dead supervisor left RUNNING."""
@@ -99,11 +140,14 @@ class ArmBook(Book):
     Its Optuna study is what samplers and pruners learn from (see ``supervising.search``).
     """
 
-    def __init__(self, storage: RDBStorage, name: str, arm: Arm, index: int) -> None:
-        super().__init__(storage, name)
+    def __init__(
+        self, storage: RDBStorage, name: str, patience: Patience, arm: Arm, index: int
+    ) -> None:
+        super().__init__(storage, name, patience)
         self.arm = arm
         self.index = index
 
+    @_patient
     def ask(
         self,
         sampler: Callable[[int], BaseSampler],

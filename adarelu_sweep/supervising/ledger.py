@@ -7,6 +7,7 @@ beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with tria
 """
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import ArmBook, Book
+from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
 _PLAN = "adarelu_sweep.plan"
@@ -37,6 +39,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Open the SQLite file, making it if need be; raise UserError if it cannot be used."""
+        self._patience = Patience()
         try:
             if not path.parent.is_dir():
                 raise RuntimeError("there is no such folder")
@@ -91,7 +94,7 @@ class Ledger:
             for arm in record.study.arms():
                 self._make(f"{name}/{arm.label}")
         self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
-        return StudyLedger(self._storage, name, record)
+        return StudyLedger(self._storage, name, record, self._patience)
 
     def _make(self, name: str) -> int:
         """Make an Optuna study, or take one that a launch left which was cut off."""
@@ -114,7 +117,8 @@ class Ledger:
             raise UserError(f"{hint}; see 'adarelu-sweep list'")
         study_id = self._storage.get_study_id_from_name(name)
         plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
-        return StudyLedger(self._storage, name, StudyRecord.model_validate_json(plan))
+        record = StudyRecord.model_validate_json(plan)
+        return StudyLedger(self._storage, name, record, self._patience)
 
     def close(self) -> None:
         """Close every connection."""
@@ -125,8 +129,10 @@ class Ledger:
 class StudyLedger(Book):
     """The book of a whole study: its plan, and the trials of its cells."""
 
-    def __init__(self, storage: RDBStorage, name: str, record: StudyRecord) -> None:
-        super().__init__(storage, name)
+    def __init__(
+        self, storage: RDBStorage, name: str, record: StudyRecord, patience: Patience
+    ) -> None:
+        super().__init__(storage, name, patience)
         self.record = record
 
     def repair(self) -> None:
@@ -138,7 +144,8 @@ class StudyLedger(Book):
     def begin(self, cell: Cell, threads: int) -> LedgerTrial:
         """Make the trial of a cell that never had one, RUNNING, in its first attempt."""
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes(cell, threads))
-        trial_id = self._storage.create_new_trial(self._study_id, template)
+        make = partial(self._storage.create_new_trial, self._study_id, template)
+        trial_id = self.patience.do(make)
         return ledger_trial(self._storage.get_trial(trial_id))
 
     def searches(self) -> "list[ArmBook]":
@@ -147,7 +154,7 @@ class StudyLedger(Book):
         if study.search is None:
             return []
         return [
-            ArmBook(self._storage, f"{self.name}/{arm.label}", arm, index)
+            ArmBook(self._storage, f"{self.name}/{arm.label}", self.patience, arm, index)
             for index, arm in enumerate(study.arms())
         ]
 

@@ -33,7 +33,8 @@ def state_of(ledger: StudyLedger, home: Home) -> StudyState:
     """
     study = ledger.record.study
     supervised = Lease(home.study_folder(study.name), study.name).holder() is not None
-    counts = Agenda(ledger, home).counts()
+    agenda = Agenda(ledger, home)
+    counts = agenda.counts()
     if not supervised:
         counts = counts.without_running()
     state: Literal["running", "interrupted", "complete", "failed"]
@@ -42,5 +43,5 @@ def state_of(ledger: StudyLedger, home: Home) -> StudyState:
     elif counts.waiting:
         state = "interrupted"
     else:
-        state = "failed" if counts.failed else "complete"
+        state = "failed" if agenda.has_failed() else "complete"
     return StudyState(study.name, state, counts, study.data.subset_note())

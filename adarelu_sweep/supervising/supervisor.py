@@ -4,19 +4,14 @@ It is one loop over one inbox. What workers, launcher and signals have to say ar
 to be recorded goes to the ledger at once and to the tracker through the delivery's threads.
 """
 
-import signal
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Literal
-
-from optuna.trial import TrialState
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
@@ -28,6 +23,7 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Progress,
     Quit,
     Ready,
     Started,
@@ -35,19 +31,22 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.signals import stop_signals
+from adarelu_sweep.studies.schema import ExecutionSettings
 from adarelu_sweep.supervising.agenda import Agenda, Job
+from adarelu_sweep.supervising.crew import Crew
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.trials import LedgerTrial, TrialResult
+from adarelu_sweep.supervising.patience import OutOfPatienceError, Patience
+from adarelu_sweep.supervising.snapshots import RUN_STATUS, attempt_tags, result_of, snapshot_of
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
-from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
-from adarelu_sweep.training.history import TRACEBACK, EpochRecord, History
-
-MAX_RETRIES = 3
-"""How often a trial whose worker was lost is taken up again before it counts as failed."""
+from adarelu_sweep.tracking.snapshot import RunStatus
+from adarelu_sweep.training.history import TRACEBACK, EpochRecord
+from adarelu_sweep.wording import count
 
 _STOP_PATIENCE = 7.0  # seconds for the step in hand, before a worker is killed
-_START_ATTEMPTS = 3  # workers of a slot in a row that die before they are ready
+_HEARTBEATS = 4  # signs of progress within the time after which a worker counts as silent
+_LONGEST_HEARTBEAT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class Ending:
 
     state: Literal["complete", "failed", "interrupted"]
     signal: int | None = None
+    at_once: bool = False
+    """Whether it was asked to stop more than once."""
 
 
 class Supervisor:
@@ -79,6 +80,8 @@ class Supervisor:
         delivery: Brings the tracker up to date in the background.
         display: Shows progress.
         data_folder: Where the workers find data sets.
+        execution: When to retry, and what to keep.
+        patience: Waits while there is no room to write.
     """
 
     def __init__(
@@ -90,88 +93,112 @@ class Supervisor:
         delivery: Delivery,
         display: Display,
         data_folder: Path,
+        execution: ExecutionSettings,
+        patience: Patience,
     ) -> None:
         self._agenda = agenda
-        self._launcher = launcher
+        self._crew = Crew(launcher, slots, execution.stall_timeout)
         self._inbox = inbox
-        self._slots = slots
         self._delivery = delivery
         self._display = display
         self._data_folder = data_folder
-        self._workers: set[Worker] = set()
-        self._idle: set[Worker] = set()
+        self._execution = execution
+        self._patience = patience
         self._jobs: dict[Worker, Job] = {}
-        self._about: dict[Worker, Ready] = {}
-        self._failed_starts: Counter[int] = Counter()
         self._signal: int | None = None
+        self._at_once = False
         self._kill_at = float("inf")
 
     def run(self) -> Ending:
         """Train until nothing is left or somebody asks to stop; the books agree afterwards."""
-        self._catch_up()
-        self._show_counts()
-        with self._signals():
+        with stop_signals(self._on_signal):
+            self._patience.say = self._display.say
             try:
-                for slot in self._slots[: self._agenda.left()]:
-                    self._start_worker(slot)
-                while self._workers:
+                self._catch_up()
+                self._show_counts()
+                self._staff()
+                while len(self._crew):
                     self._react()
+            except OutOfPatienceError:
+                self._take_note_of_signals()  # the next resume repairs what the books lack
             finally:
-                self._launcher.close()
-                for worker in list(self._jobs):
-                    self._hand_back(worker)
+                self._crew.close()
+                with suppress(OutOfPatienceError):
+                    for worker in list(self._jobs):
+                        self._hand_back(worker)
+                self._patience.say = None
         if self._signal is not None:
-            return Ending("interrupted", self._signal)
-        return Ending("failed" if self._agenda.counts().failed else "complete")
+            return Ending("interrupted", self._signal, self._at_once)
+        return Ending("failed" if self._agenda.has_failed() else "complete")
 
     def _catch_up(self) -> None:
         """Post the trials whose runs an earlier supervisor left behind their state."""
         for job in self._agenda.jobs():
-            status = _RUN_STATUS[job.trial.state]
+            status = RUN_STATUS[job.trial.state]
             if not Delivered.is_settled(job.folder, status):
                 self._post(job, status)
 
     # What arrives
 
+    def _on_signal(self, number: int) -> None:
+        """Take a signal to the loop; called within its handler, where SimpleQueue may be used."""
+        self._patience.exhausted = True
+        self._inbox.put(Signalled(number))
+
     def _react(self) -> None:
         event = self._next_event()
         if event is None:
-            self._kill_all()
+            self._on_silence()
         elif isinstance(event, Signalled):
             self._stop(event.number)
         elif isinstance(event, Gone):
-            self._on_gone(event.worker, event.reason)
-        elif event.worker in self._workers:
+            if event.worker in self._crew:
+                self._on_gone(event)
+        elif event.worker in self._crew:
+            if event.worker in self._jobs:
+                self._crew.heard(event.worker)
             self._on_message(event.worker, event.message)
 
     def _next_event(self) -> Said | Gone | Signalled | None:
-        """Wait for the next event; None when a stop has lasted too long."""
-        while (patience := self._kill_at - time.monotonic()) > 0:
+        """Wait for the next event; None when a stop, or a worker's silence, has lasted too long."""
+        while True:
+            patience = min(self._kill_at, self._crew.deadline()) - time.monotonic()
             with suppress(Empty):
+                if patience <= 0:  # what has arrived meanwhile comes first
+                    return self._inbox.get_nowait()
                 return self._inbox.get(timeout=min(patience, 60))
-        return None
+            if patience <= 0:
+                return None
+
+    def _on_silence(self) -> None:
+        if time.monotonic() >= self._kill_at:
+            self._kill_all()
+        for worker in self._crew.silent():
+            if not self._crew.kill_silent(worker):
+                self._on_gone(Gone(worker, "cannot be killed"))
 
     def _on_message(self, worker: Worker, message: FromWorker) -> None:
         match message:
             case Ready():
-                self._failed_starts[worker.slot.index] = 0
-                self._about[worker] = message
+                self._crew.ready(worker, message)
                 self._dispatch(worker)
             case Started():
                 self._on_started(worker, message)
+            case Progress():
+                pass  # it was heard
             case EpochDone():
                 self._on_epoch(worker, message)
             case Finished():
                 self._on_finished(worker, message)
             case Interrupted():
-                self._hand_back(worker)
-                self._dispatch(worker)
+                self._on_interrupted(worker, message)
             case Failed():
                 self._on_failed(worker, message)
 
     def _on_started(self, worker: Worker, message: Started) -> None:
         job = self._jobs[worker]
-        job.trial = job.book.describe(job.trial, self._tags(worker, job, message.pairing))
+        tags = attempt_tags(job, worker.slot, self._crew.about(worker), message.pairing)
+        job.trial = job.book.describe(job.trial, tags)
         self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
         for record in message.history.epochs:  # what was reported before a kill is not known
@@ -198,7 +225,7 @@ class Supervisor:
 
     def _on_finished(self, worker: Worker, message: Finished) -> None:
         job = self._jobs.pop(worker)
-        result = _result(message.history, job.cell.settings.measured_on)
+        result = result_of(message.history, job.cell.settings.measured_on)
         if message.history.outcome == "pruned":
             job.trial = job.book.prune(job.trial, result)
         else:
@@ -208,24 +235,44 @@ class Supervisor:
         self._display.finished(worker.slot, job.cell.key, message.history)
         self._dispatch(worker)
 
-    def _on_failed(self, worker: Worker, message: Failed) -> None:
-        """An exception in the code would come again: the trial failed, the others go on."""
-        job = self._jobs.pop(worker)
-        self._give_up(job, message.error, message.traceback)
+    def _on_interrupted(self, worker: Worker, message: Interrupted) -> None:
+        if message.leaving:
+            self._on_left(worker)
+        else:
+            self._hand_back(worker)
+            self._dispatch(worker)
 
-    def _on_gone(self, worker: Worker, reason: str) -> None:
-        self._workers.discard(worker)
-        self._idle.discard(worker)
-        ready = self._about.pop(worker, None) is not None
-        if worker in self._jobs:
+    def _on_left(self, worker: Worker) -> None:
+        """A worker was asked to go, as before its node is taken away: that is no loss."""
+        if self._signal is None:
+            key = self._jobs[worker].cell.key
+            self._display.say(f"{key}: its worker was asked to go; it goes on in another")
+        self._hand_back(worker)
+
+    def _on_failed(self, worker: Worker, message: Failed) -> None:
+        """An exception would come again: the trial failed, the others go on.
+
+        Want of memory may not, if the trial has the device to itself.
+        """
+        job = self._jobs[worker]
+        if message.cause == "memory" and job.alone_on is None:
+            job.alone_on = worker.slot.device
+            self._display.say(f"{job.cell.key}: {message.error}; it is tried again alone")
+            self._hand_back(worker)
+            return
+        del self._jobs[worker]
+        alone = "with the device to itself: " if message.cause == "memory" else ""
+        self._give_up(job, alone + message.error, message.traceback)
+
+    def _on_gone(self, event: Gone) -> None:
+        worker = event.worker
+        reason = self._crew.remove(worker, event.reason, counts=self._signal is None)
+        if worker in self._jobs and event.in_order:
+            self._on_left(worker)
+        elif worker in self._jobs:
             self._on_lost(worker, reason)
-        if not ready and self._signal is None:
-            self._failed_starts[worker.slot.index] += 1
-        if self._signal is None and len(self._workers) < self._agenda.left():
-            if self._failed_starts[worker.slot.index] < _START_ATTEMPTS:
-                self._start_worker(worker.slot)
-            else:
-                self._on_dead_slot(worker.slot, reason)
+        if self._crew.give_up(worker.slot):
+            self._on_dead_slot(worker.slot, reason)
         self._fill()  # what it had in hand may be for one that waits
 
     def _on_lost(self, worker: Worker, reason: str) -> None:
@@ -235,9 +282,10 @@ class Supervisor:
             return
         job = self._jobs[worker]
         job.trial = job.book.lose(job.trial)
-        if job.trial.losses > MAX_RETRIES:
+        job.lost_in = worker.slot.index
+        if job.trial.losses > self._execution.max_retries:
             del self._jobs[worker]
-            error = f"its worker was lost {job.trial.losses} times; the last one {reason}"
+            error = f"its worker was lost {count(job.trial.losses, 'time')}; the last one {reason}"
             self._give_up(job, error, error)
         else:
             self._display.say(f"{job.cell.key}: its worker {reason}; it goes on in another")
@@ -246,45 +294,76 @@ class Supervisor:
     def _on_dead_slot(self, slot: Slot, reason: str) -> None:
         """Go on without a slot whose workers do not come up, as long as there is another."""
         logs = f"its log, worker-{slot.index}.log in the home's logs, says why"
-        if not self._workers:
+        if not self._crew.slots:
             raise UserError(f"no worker comes up (the last one {reason}): {logs}")
         self._display.say(f"slot {slot.index} is given up: its worker {reason}; {logs}")
 
     # What is done
 
-    def _start_worker(self, slot: Slot) -> None:
-        self._workers.add(self._launcher.start(slot))
+    def _staff(self) -> None:
+        """Start workers in vacant slots, as many as there are trials left."""
+        for slot in self._crew.vacancies():
+            if self._signal is not None or len(self._crew) >= self._agenda.left():
+                return
+            if not self._is_closed(slot.device):
+                self._patience.do(partial(self._crew.start, slot))
 
     def _dispatch(self, worker: Worker) -> None:
         """Give a worker the next trial; let it wait for one that may come, or else let it go."""
-        self._idle.add(worker)
+        self._crew.rest(worker)
         self._fill()
 
     def _fill(self) -> None:
-        """Give those that wait what there is to do."""
-        while self._idle and self._signal is None:
-            slot_order = sorted(self._idle, key=lambda worker: worker.slot.index)
-            job = self._agenda.take(slot_order[0].slot.threads)
-            if job is None:
-                break
-            self._begin(slot_order[0], job)
-        for worker in list(self._idle):
+        """Give those that wait what there is to do, let go who is not needed, replace who is."""
+        for worker in self._crew.idle():
+            if self._signal is None and (job := self._job_for(worker)) is not None:
+                self._begin(worker, job)
+        for worker in self._crew.idle():
             self._display.idle(worker.slot)
-            if self._signal is not None or not self._jobs:
-                self._idle.remove(worker)
-                worker.send(Quit())
+            if self._signal is not None or self._may_go(worker):
+                self._crew.dismiss(worker)
+        self._staff()
+
+    def _job_for(self, worker: Worker) -> Job | None:
+        device = worker.slot.device
+        if device in self._agenda.reserved():
+            alone = self._crew.on_device(device) == [worker]
+            return self._agenda.take_alone(device) if alone else None
+        if self._is_closed(device):
+            return None
+        return self._agenda.take(worker.slot, spread=len(self._crew.slots) > 1)
+
+    def _is_closed(self, device: str) -> bool:
+        """Return whether a trial has this device to itself, or waits until it has."""
+        if device in self._agenda.reserved():
+            return bool(self._crew.on_device(device))
+        return any(job.alone_on == device for job in self._jobs.values())
+
+    def _may_go(self, worker: Worker) -> bool:
+        """Return whether a worker that waits does so for nothing, or keeps a device from another.
+
+        As long as trials run, one may come back to be taken up again.
+        """
+        reserved = self._agenda.reserved()
+        if worker.slot.device in reserved:
+            waiting = [w for w in self._crew.idle() if w.slot.device == worker.slot.device]
+            return worker is not waiting[0]
+        return not self._jobs and not reserved
 
     def _begin(self, worker: Worker, job: Job) -> None:
-        self._idle.remove(worker)
+        self._crew.engage(worker)
         self._jobs[worker] = job
+        self._patience.do(partial(job.folder.mkdir, parents=True, exist_ok=True))
         order = TrialOrder(
             number=job.trial.number,
             settings=job.cell.settings,
-            folder=str(self._folder(job)),
+            folder=str(job.folder),
             threads=job.trial.threads,
             awaits_decision=job.search is not None and job.search.prunes,
         )
-        worker.send(Task(trials=[order], data_folder=str(self._data_folder)))
+        heartbeat = min(self._execution.stall_timeout / _HEARTBEATS, _LONGEST_HEARTBEAT)
+        task = Task(trials=[order], data_folder=str(self._data_folder), heartbeat=heartbeat)
+        worker.send(task)
         self._show_counts()
 
     def _hand_back(self, worker: Worker) -> None:
@@ -296,7 +375,7 @@ class Supervisor:
 
     def _give_up(self, job: Job, error: str, traceback: str) -> None:
         job.trial = job.book.fail(job.trial, error)
-        write_atomically(self._folder(job) / TRACEBACK, traceback.encode())
+        self._patience.do(partial(write_atomically, job.folder / TRACEBACK, traceback.encode()))
         self._post(job, "FAILED")
         self._show_counts()
         self._display.say(f"{job.cell.key} failed: {error}")
@@ -304,92 +383,28 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         """Finish the steps in hand at the first request, end at once at the second."""
         if self._signal is not None:
+            self._at_once = True
             self._kill_all()
             return
         self._signal = number
         self._kill_at = time.monotonic() + _STOP_PATIENCE
         self._display.say("stopping after the step in hand; once more to stop at once")
-        for worker in self._workers:
+        for worker in self._crew:
             worker.send(Stop() if worker in self._jobs else Quit())
+
+    def _take_note_of_signals(self) -> None:
+        with suppress(Empty):
+            while True:
+                if isinstance(event := self._inbox.get_nowait(), Signalled):
+                    self._stop(event.number)
 
     def _kill_all(self) -> None:
         self._kill_at = float("inf")
-        for worker in self._workers:
+        for worker in self._crew:
             worker.kill()
 
     def _post(self, job: Job, status: RunStatus) -> None:
-        folder = self._folder(job)
-        tags = dict(job.trial.tags)
-        if status in {"FINISHED", "FAILED"}:
-            tags["outcome"] = _outcome(job.trial)
-        self._delivery.post(
-            TrialSnapshot(
-                job.key, job.book.name, job.trial.number, job.cell.settings, folder, status, tags
-            )
-        )
-
-    def _folder(self, job: Job) -> Path:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        return job.folder
-
-    def _tags(self, worker: Worker, job: Job, pairing: dict[str, str]) -> dict[str, str]:
-        about = self._about[worker]
-        return {
-            "attempts": str(job.trial.attempts),
-            "threads": str(job.trial.threads),
-            "host": about.host,
-            "device": about.device,
-            "slot": f"{worker.slot.index}: {worker.slot.name}",
-            **{f"pairing.{name}": digest for name, digest in pairing.items()},
-            **{f"version.{name}": version for name, version in about.versions.items()},
-        }
+        self._delivery.post(snapshot_of(job, status))
 
     def _show_counts(self) -> None:
         self._display.counts(self._agenda.counts())
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the signals that ask to stop into events while the loop runs."""
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            self._inbox.put(Signalled(number))  # safe in a handler: SimpleQueue is reentrant
-
-        numbers = set(_STOP_SIGNALS)
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started with nohup
-            numbers.remove(signal.SIGHUP)
-        before = {number: signal.signal(number, handle) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal is closed
-
-_RUN_STATUS: dict[TrialState, RunStatus] = {
-    TrialState.WAITING: "KILLED",
-    TrialState.RUNNING: "RUNNING",
-    TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "FINISHED",
-    TrialState.FAIL: "FAILED",
-}
-
-
-def _result(history: History, split: str) -> TrialResult:
-    last = history.epochs[-1].metrics
-    loss = last[f"{split}/loss"]
-    return TrialResult(
-        accuracy=last[f"{split}/accuracy"],
-        loss=loss if isfinite(loss) else None,
-        epochs=len(history.epochs),
-        diverged=history.outcome == "diverged",
-    )
-
-
-def _outcome(trial: LedgerTrial) -> str:
-    if trial.result is None:
-        return "failed"
-    if trial.state is TrialState.PRUNED:
-        return "pruned"
-    return "diverged" if trial.result.diverged else "complete"

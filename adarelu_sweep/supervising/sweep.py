@@ -17,6 +17,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import LocalLauncher
+from adarelu_sweep.signals import StopSignal
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
@@ -116,12 +117,22 @@ def launch(
 
 
 def resume(
-    name: str, home: Home, machine: Machine, report: Report, console: Console
+    name: str,
+    home: Home,
+    machine: Machine,
+    report: Report,
+    console: Console,
+    retry_failed: bool = False,
 ) -> tuple[StudyLedger, Ending]:
-    """Run what is left of a study, and deliver what is left to deliver."""
+    """Run what is left of a study, and deliver what is left to deliver.
+
+    If ``retry_failed``, the trials that failed are left to be done, too.
+    """
     study_ledger = Ledger.existing(home.optuna_db).open(name)
     record = study_ledger.record
     with Lease(home.study_folder(name), name):
+        if retry_failed:
+            Agenda(study_ledger, home).retry_failed()
         if ending := _settled(study_ledger, home):
             return study_ledger, ending
         slots = machine.slots(record, console)
@@ -163,7 +174,7 @@ def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
         status: RunStatus = "FAILED" if job.trial.state is TrialState.FAIL else "FINISHED"
         if not Delivered.is_settled(job.folder, status):
             return None
-    return Ending("failed" if agenda.counts().failed else "complete")
+    return Ending("failed" if agenda.has_failed() else "complete")
 
 
 def _run(
@@ -189,20 +200,24 @@ def _run(
         delivery,
         display,
         data_folder,
+        record.study.execution,
+        ledger.patience,
     )
     ending = Ending("interrupted")  # what an exception leaves behind
+    delivered = False
     try:
         with display:
             if note := record.study.data.subset_note():
                 display.say(note)
             ending = supervisor.run()
     finally:
-        delivered = False
-        with suppress(KeyboardInterrupt):  # who does not want to wait is told what is left
-            written = _written(report, ledger, ending, display)
-            delivered = delivery.finish(
-                _RUN_STATUS[ending.state], written, patience=_PATIENCE[ending.state]
-            )
+        try:
+            delivered = _conclude(ledger, ending, delivery, report, display)
+        except StopSignal as request:  # who does not want to wait is told what is left
+            at_once = ending.state == "interrupted"
+            ending = Ending("interrupted", request.number, at_once)
+            with suppress(StopSignal):
+                delivered = _conclude(ledger, ending, delivery, None, display)
         if not delivered:
             console.print(
                 f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
@@ -212,10 +227,29 @@ def _run(
     return ending
 
 
+def _conclude(
+    ledger: StudyLedger,
+    ending: Ending,
+    delivery: Delivery,
+    report: Report | None,
+    display: Display,
+) -> bool:
+    """Write the report and deliver what is left; return whether all of it arrived.
+
+    Who asks to stop at once gets neither.
+    """
+    if ending.at_once:
+        return False
+    written = _written(report, ledger, ending, display)
+    return delivery.finish(_RUN_STATUS[ending.state], written, patience=_PATIENCE[ending.state])
+
+
 def _written(
-    report: Report, ledger: StudyLedger, ending: Ending, display: Display
+    report: Report | None, ledger: StudyLedger, ending: Ending, display: Display
 ) -> StudyReport | None:
     """Write the report; what goes wrong with it must not keep the records from being delivered."""
+    if report is None:
+        return None
     try:
         return report(ledger, ending)
     except Exception as error:

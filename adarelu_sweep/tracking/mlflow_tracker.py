@@ -101,6 +101,7 @@ class MlflowTracker:
         if snapshot.status == "RUNNING" and delivered.status != "RUNNING":
             self._experiment.set_status(delivered.run_id, "RUNNING")
             delivered.status = "RUNNING"
+            delivered.artifacts = False  # there will be others than those of a failure
             delivered.write(snapshot.folder)
         self._log_news(snapshot, delivered)
         delivered.write(snapshot.folder)

@@ -1,0 +1,67 @@
+"""Waiting out a full disk or a locked database, instead of ending a night's training."""
+
+import errno
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PAUSE = 1.0  # seconds from one attempt to the next
+_TICK = 0.1  # seconds after which a request to stop is noticed
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# How SQLite says it. "disk I/O error" is what it makes of a write that a quota or limit refuses.
+_PASSING = ("database or disk is full", "disk I/O error", "database is locked")
+
+
+class OutOfPatienceError(Exception):
+    """What was to be recorded could not be, and it was asked to stop."""
+
+
+class Patience:
+    """Repeats what fails for want of room until it succeeds, or until somebody asks to stop.
+
+    Only what may be repeated at will is to be done this way. Without ``say`` there is no patience:
+    the error is raised as it is.
+    """
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] | None = None
+        """Told once, in one line, that a wait begins."""
+        self.exhausted = False
+        """Set, by a signal handler for one, when there is no time to wait any longer."""
+
+    def do(self, action: Callable[[], T]) -> T:
+        """Return what the action returns; raise OutOfPatienceError when asked to stop meanwhile."""
+        told = False
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                reason = passing_reason(error)
+                if reason is None or self.say is None:
+                    raise
+                if not told:
+                    self.say(f"{reason}: what is to be recorded waits until there is room")
+                    told = True
+                self._pause(reason)
+
+    def _pause(self, reason: str) -> None:
+        until = time.monotonic() + _PAUSE
+        while time.monotonic() < until:
+            if self.exhausted:
+                raise OutOfPatienceError(reason)
+            time.sleep(_TICK)
+
+
+def passing_reason(error: BaseException) -> str | None:
+    """Return why a write failed if it may succeed later, in a few words; else None."""
+    cause: BaseException | None = error
+    while cause is not None:  # Optuna and SQLAlchemy wrap what SQLite says
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            return str(cause.strerror)
+        for said in _PASSING:
+            if said in str(cause):
+                return said
+        cause = cause.__cause__
+    return None
