@@ -42,10 +42,7 @@ ARTIFACTS = {
     "trial.json",
     "history.csv",
     "probes.csv",
-    "probes.png",
-    "curves.png",
     "confusion_matrix.csv",
-    "confusion_matrix.png",
     "model",
 }
 

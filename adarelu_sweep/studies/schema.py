@@ -94,6 +94,7 @@ class ReportSettings(Settings):
     threshold: Annotated[float, Field(ge=0, le=100)] | None = None
     """Test accuracy, percent, that counts as converged; a share of the baseline's unless given."""
     figures: bool = True
+    """Draw figures: those of the report, and those among each run's artifacts."""
     register_model: bool = True
     """Register the best trial's model in MLflow."""
 

@@ -94,6 +94,7 @@ class Agenda:
             failed = job.trial.state is TrialState.FAIL
             if failed and (job.search is None or self._falls_short(job.search)):
                 job.trial = job.book.retry(job.trial)
+                self._returned.append(job)
 
     def take(self, slot: Slot, spread: bool = False) -> Job | None:
         """Begin the next trial, or take up one that waits; None if there is none for now.

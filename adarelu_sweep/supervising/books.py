@@ -126,9 +126,10 @@ class Book:
 
     def repair(self) -> None:
         """Let every trial wait that a dead supervisor left RUNNING."""
-        for trial in self.trials():
-            if trial.state is TrialState.RUNNING:
-                self.hand_back(trial)
+        running = self._storage.get_all_trials(self._study_id, False, (TrialState.RUNNING,))
+        for trial in running:
+            if CELL in trial.user_attrs:
+                self.hand_back(ledger_trial(trial))
 
     def _set(self, trial: LedgerTrial, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(trial._trial_id, key, value)

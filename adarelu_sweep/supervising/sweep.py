@@ -112,7 +112,8 @@ def launch(
     with Lease(home.study_folder(study.name), study.name):
         _refuse_leftovers(home.study_folder(study.name))
         study_ledger = ledger.create(record)
-        run = _run(study_ledger, home, slots, data_folder, tracking_uri, report, console)
+        agenda = Agenda(study_ledger, home)
+        run = _run(study_ledger, agenda, home, slots, data_folder, tracking_uri, report, console)
         return study_ledger, run
 
 
@@ -131,9 +132,11 @@ def resume(
     study_ledger = Ledger.existing(home.optuna_db).open(name)
     record = study_ledger.record
     with Lease(home.study_folder(name), name):
+        study_ledger.repair()
+        agenda = Agenda(study_ledger, home)
         if retry_failed:
-            Agenda(study_ledger, home).retry_failed()
-        if ending := _settled(study_ledger, home):
+            agenda.retry_failed()
+        if ending := _settled(agenda, home.study_folder(name)):
             return study_ledger, ending
         slots = machine.slots(record, console)
         tracking_uri = given_address(record)
@@ -141,7 +144,7 @@ def resume(
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
         rehearse(record.study, data_folder)
-        run = _run(study_ledger, home, slots, data_folder, tracking_uri, report, console)
+        run = _run(study_ledger, agenda, home, slots, data_folder, tracking_uri, report, console)
         return study_ledger, run
 
 
@@ -162,12 +165,10 @@ def _refuse_leftovers(folder: Path) -> None:
         )
 
 
-def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
+def _settled(agenda: Agenda, folder: Path) -> Ending | None:
     """Return how a study ended if nothing is left to train or to deliver."""
-    name = ledger.record.study.name
-    if not Delivered.is_settled(home.study_folder(name), "FINISHED"):
+    if not Delivered.is_settled(folder, "FINISHED"):
         return None
-    agenda = Agenda(ledger, home)
     if agenda.left():
         return None
     for job in agenda.jobs():
@@ -179,6 +180,7 @@ def _settled(ledger: StudyLedger, home: Home) -> Ending | None:
 
 def _run(
     ledger: StudyLedger,
+    agenda: Agenda,
     home: Home,
     slots: list[Slot],
     data_folder: Path,
@@ -191,9 +193,8 @@ def _run(
     inbox: SupervisorInbox = SupervisorInbox()
     display = make_display(console, slots, record.study.training.epochs)
     delivery = Delivery(lambda: connect(home, record, tracking_uri), display.say)
-    ledger.repair()
     supervisor = Supervisor(
-        Agenda(ledger, home),
+        agenda,
         LocalLauncher(inbox.put, home.log_folder(name)),
         inbox,
         slots,

@@ -19,8 +19,12 @@ Split = Literal["val", "test"]
 _IN_WORDS: dict[Split, str] = {"val": "validation", "test": "test"}
 
 
-def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
-    """Write the resolved trial, its history, curves, probes and confusion matrix, or traceback."""
+def write_artifacts(snapshot: TrialSnapshot, folder: Path, figures: bool) -> None:
+    """Write the resolved trial, its history, probes and confusion matrix, or traceback.
+
+    With ``figures``, curves, probes and confusion matrix are drawn too, which takes longer than
+    all the rest.
+    """
     trial = json.dumps(snapshot.settings.model_dump(mode="json"), indent=2)
     (folder / "trial.json").write_text(trial + "\n")
     if snapshot.status == "FAILED" and (snapshot.folder / TRACEBACK).exists():
@@ -29,22 +33,28 @@ def write_artifacts(snapshot: TrialSnapshot, folder: Path) -> None:
     if not history.epochs:
         return
     _write_history(history, folder / "history.csv")
-    confusion = snapshot.folder / CONFUSION_MATRIX
-    measured_on = snapshot.settings.measured_on
-    probed = any(record.probes for record in history.epochs)
-    if probed:
+    if any(record.probes for record in history.epochs):
         write_probes(history, folder / "probes.csv")
-    with DRAWING:
-        title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
-        if note := snapshot.settings.data.subset_note():
-            title += f"\n{note}"
-        _draw_curves(history, measured_on, title, folder / "curves.png")
-        if probed:
-            draw_probes(history, title, folder / "probes.png")
-        if confusion.exists():
-            (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())
-            matrix = np.loadtxt(confusion, delimiter=",", dtype=np.int64, ndmin=2)
-            _draw_confusion(matrix, measured_on, title, folder / "confusion_matrix.png")
+    confusion = snapshot.folder / CONFUSION_MATRIX
+    if confusion.exists():
+        (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())
+    if figures:
+        with DRAWING:
+            _draw(snapshot, history, folder)
+
+
+def _draw(snapshot: TrialSnapshot, history: History, folder: Path) -> None:
+    measured_on = snapshot.settings.measured_on
+    title = f"{snapshot.settings.arm}, seed {snapshot.settings.seed}"
+    if note := snapshot.settings.data.subset_note():
+        title += f"\n{note}"
+    _draw_curves(history, measured_on, title, folder / "curves.png")
+    if any(record.probes for record in history.epochs):
+        draw_probes(history, title, folder / "probes.png")
+    confusion = snapshot.folder / CONFUSION_MATRIX
+    if confusion.exists():
+        matrix = np.loadtxt(confusion, delimiter=",", dtype=np.int64, ndmin=2)
+        _draw_confusion(matrix, measured_on, title, folder / "confusion_matrix.png")
 
 
 def _write_history(history: History, path: Path) -> None:

@@ -132,7 +132,7 @@ class MlflowTracker:
 
     def _log_artifacts(self, snapshot: TrialSnapshot, run_id: str) -> None:
         with TemporaryDirectory() as folder:
-            write_artifacts(snapshot, Path(folder))
+            write_artifacts(snapshot, Path(folder), self._record.study.report.figures)
             self._client.log_artifacts(run_id, folder)
         model = snapshot.folder / MODEL
         if snapshot.status == "FINISHED" and model.exists():
