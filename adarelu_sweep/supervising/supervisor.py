@@ -118,7 +118,7 @@ class Supervisor:
                 self._show_counts()
                 self._staff()
                 while len(self._crew):
-                    self._react()
+                    self._react(self._next_event())
             except OutOfPatienceError:
                 self._take_note_of_signals()  # the next resume repairs what the books lack
             finally:
@@ -145,8 +145,7 @@ class Supervisor:
         self._patience.exhausted = True
         self._inbox.put(Signalled(number))
 
-    def _react(self) -> None:
-        event = self._next_event()
+    def _react(self, event: Said | Gone | Signalled | None) -> None:
         if event is None:
             self._on_silence()
         elif isinstance(event, Signalled):
