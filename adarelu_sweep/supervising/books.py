@@ -19,6 +19,7 @@ from sqlalchemy import text
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.schema import Arm
 from adarelu_sweep.supervising.patience import Patience
+from adarelu_sweep.supervising.rows import read_trials
 from adarelu_sweep.supervising.trials import (
     CELL,
     LedgerTrial,
@@ -52,8 +53,7 @@ class Book:
 
     def trials(self) -> list[LedgerTrial]:
         """Return every trial that was dispatched, in the order of their numbers."""
-        trials = self._storage.get_all_trials(self._study_id, False)
-        return [ledger_trial(trial) for trial in trials if CELL in trial.user_attrs]
+        return read_trials(self._storage.engine, self._study_id)
 
     @_patient
     def resume(self, trial: LedgerTrial) -> LedgerTrial:
@@ -126,10 +126,13 @@ class Book:
 
     def repair(self) -> None:
         """Let every trial wait that a dead supervisor left RUNNING."""
-        running = self._storage.get_all_trials(self._study_id, False, (TrialState.RUNNING,))
-        for trial in running:
-            if CELL in trial.user_attrs:
-                self.hand_back(ledger_trial(trial))
+        for trial in self.trials():
+            if trial.state is TrialState.RUNNING:
+                self.hand_back(trial)
+
+    def _trial(self, trial_id: int) -> LedgerTrial:
+        trial = self._storage.get_trial(trial_id)
+        return ledger_trial(trial_id, trial.number, trial.state, trial.user_attrs, trial.params)
 
     def _set(self, trial: LedgerTrial, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(trial._trial_id, key, value)
@@ -171,7 +174,7 @@ class ArmBook(Book):
         carried = attributes(cell, threads)
         for key in sorted(carried, key=lambda key: key == CELL):
             self._storage.set_trial_user_attr(trial_id, key, carried[key])
-        return ledger_trial(self._storage.get_trial(trial_id))
+        return self._trial(trial_id)
 
     def should_prune(self, trial: LedgerTrial, pruner: BasePruner) -> bool:
         """Ask a pruner about a trial's reports so far."""

@@ -26,7 +26,7 @@ from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import ArmBook, Book
 from adarelu_sweep.supervising.patience import Patience
-from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
+from adarelu_sweep.supervising.trials import LedgerTrial, attributes
 
 _PLAN = "adarelu_sweep.plan"
 _BUSY_TIMEOUT_SECONDS = 30
@@ -146,7 +146,7 @@ class StudyLedger(Book):
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes(cell, threads))
         make = partial(self._storage.create_new_trial, self._study_id, template)
         trial_id = self.patience.do(make)
-        return ledger_trial(self._storage.get_trial(trial_id))
+        return self._trial(trial_id)
 
     def searches(self) -> "list[ArmBook]":
         """Return the book of every arm's search, in the order of the arms; none without one."""

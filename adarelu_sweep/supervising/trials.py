@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from adarelu_sweep.components import Scalar
 from adarelu_sweep.studies.plan import Cell
@@ -85,20 +85,25 @@ def attributes(cell: Cell, threads: int) -> dict[str, Any]:
     }
 
 
-def ledger_trial(trial: FrozenTrial) -> LedgerTrial:
+def ledger_trial(
+    trial_id: int,
+    number: int,
+    state: TrialState,
+    attributes: dict[str, Any],
+    params: dict[str, Scalar],
+) -> LedgerTrial:
     """Return what Optuna holds of a trial that has a cell."""
-    attributes = trial.user_attrs
     result = attributes.get("result")
     return LedgerTrial(
-        number=trial.number,
+        number=number,
         cell=attributes[CELL],
-        state=trial.state,
+        state=state,
         attempts=attributes["attempts"],
         threads=attributes["threads"],
         losses=attributes.get("losses", 0),
         tags=attributes.get("tags", {}),
         result=TrialResult(**result) if result else None,
         error=attributes.get("error"),
-        params=trial.params,
-        _trial_id=trial._trial_id,
+        params=params,
+        _trial_id=trial_id,
     )
