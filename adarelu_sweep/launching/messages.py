@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from adarelu_sweep.training.history import EpochRecord, History
+from adarelu_sweep.training.history import EpochRecord, History, Keep
 from adarelu_sweep.training.settings import TrialSettings
 
 
@@ -27,6 +27,8 @@ class TrialOrder(Message):
     """CPU threads; part of the trial, because its numbers depend on them to the last bit."""
     awaits_decision: bool = False
     """Wait for a ``Decision`` after every epoch but the last."""
+    keep: Keep = "last"
+    """The weights that stay in the folder at the end."""
 
 
 class Task(Message):
@@ -75,6 +77,8 @@ class Started(Message):
     pairing: dict[str, str] = {}
     """Digests of what trials that differ only in the activation share."""
     awaits_decision: bool = False
+    notes: list[str] = []
+    """What the user is to be told: that a damaged checkpoint was not used."""
 
 
 class EpochDone(Message):
@@ -84,6 +88,14 @@ class EpochDone(Message):
     trial: int
     record: EpochRecord
     awaits_decision: bool = False
+
+
+class Note(Message):
+    """Something that the user is to be told of a trial; it goes on."""
+
+    kind: Literal["note"] = "note"
+    trial: int
+    text: str
 
 
 class Finished(Message):
@@ -113,7 +125,8 @@ class Failed(Message):
 
 ToWorker = Annotated[Task | Stop | Decision | Quit, Field(discriminator="kind")]
 FromWorker = Annotated[
-    Ready | Started | EpochDone | Finished | Interrupted | Failed, Field(discriminator="kind")
+    Ready | Started | EpochDone | Note | Finished | Interrupted | Failed,
+    Field(discriminator="kind"),
 ]
 
 TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(ToWorker)

@@ -28,6 +28,7 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Note,
     Quit,
     Ready,
     Started,
@@ -161,6 +162,8 @@ class Supervisor:
                 self._on_started(worker, message)
             case EpochDone():
                 self._on_epoch(worker, message)
+            case Note():
+                self._display.say(f"{self._jobs[worker].cell.key}: {message.text}")
             case Finished():
                 self._on_finished(worker, message)
             case Interrupted():
@@ -174,6 +177,8 @@ class Supervisor:
         job.trial = job.book.describe(job.trial, self._tags(worker, job, message.pairing))
         self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
+        for note in message.notes:
+            self._display.say(f"{job.cell.key}: {note}")
         for record in message.history.epochs:  # what was reported before a kill is not known
             self._report(job, record)
         if message.awaits_decision:
