@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.training.history import CONFUSION_MATRIX, MODEL, History
+from adarelu_sweep.training.history import CONFUSION_MATRIX, MODEL, History, Keep
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.settings import TrialSettings
 
@@ -59,12 +59,12 @@ def digits(train_limit: int, test_limit: int) -> ResidentDataset:
     return ResidentDataset.load("digits", Path(), "cpu", train_limit, test_limit)
 
 
-def begin(settings: TrialSettings, folder: Path) -> Trial:
+def begin(settings: TrialSettings, folder: Path, keep: Keep = "last") -> Trial:
     folder.mkdir(parents=True, exist_ok=True)
     data = settings.data
     assert data.train_limit is not None
     assert data.test_limit is not None
-    return Trial(settings, digits(data.train_limit, data.test_limit), folder)
+    return Trial(settings, digits(data.train_limit, data.test_limit), folder, keep)
 
 
 def never() -> bool:

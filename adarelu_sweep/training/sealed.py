@@ -113,7 +113,7 @@ def _read_header(file: BinaryIO, name: str) -> _Header:
         RecursionError,
     ):
         raise DamagedError("its header was altered") from None
-    if not sealed and entries.keys() != {name}:
+    if entries.keys() != ({"header", "data", name} if sealed else {name}):
         raise DamagedError("it was altered, or kept by an earlier version that kept less")
     if size != len(raw) + max(ends, default=0):
         raise DamagedError("it is cut short or too long")
