@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.training.history import CHECKPOINT, CONFUSION_MATRIX, MODEL, History
+from adarelu_sweep.training.history import CONFUSION_MATRIX, MODEL, History, Keep
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.settings import TrialSettings
 
@@ -57,12 +59,12 @@ def digits(train_limit: int, test_limit: int) -> ResidentDataset:
     return ResidentDataset.load("digits", Path(), "cpu", train_limit, test_limit)
 
 
-def begin(settings: TrialSettings, folder: Path) -> Trial:
+def begin(settings: TrialSettings, folder: Path, keep: Keep = "last") -> Trial:
     folder.mkdir(parents=True, exist_ok=True)
     data = settings.data
     assert data.train_limit is not None
     assert data.test_limit is not None
-    return Trial(settings, digits(data.train_limit, data.test_limit), folder)
+    return Trial(settings, digits(data.train_limit, data.test_limit), folder, keep)
 
 
 def never() -> bool:
@@ -77,14 +79,11 @@ def after(steps: int) -> Callable[[], bool]:
 
 def train(settings: TrialSettings, folder: Path, stops: list[int] | None = None) -> Trial:
     """Train to the outcome, with one more attempt for every number of steps after which to stop."""
-    for steps in stops or []:
-        try:
-            list(begin(settings, folder).train(after(steps)))
-        except StopRequestedError:
-            continue
-        break
-    trial = begin(settings, folder)
-    list(trial.train(never))
+    for stop_requested in [*map(after, stops or []), never]:
+        trial = begin(settings, folder)
+        with suppress(StopRequestedError):
+            list(trial.train(stop_requested))
+            break
     return trial
 
 
@@ -104,13 +103,22 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
+def optimizer_state(trial: Trial) -> dict[str, Tensor]:
+    return {
+        f"{index}/{name}": torch.as_tensor(value)
+        for index, state in trial.optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+
+
 def fingerprint(trial: Trial) -> tuple[Any, ...]:
     """Return everything that two attempts at one trial have in common."""
     return (
         measured(trial.history),
         trial.history.outcome,
         digest(trial.network.state_dict()),
-        digest(load_file(trial.folder / CHECKPOINT)),  # with the optimizer's state
+        digest(optimizer_state(trial)),
         digest(load_file(trial.folder / MODEL)),
         (trial.folder / CONFUSION_MATRIX).read_text(),
     )

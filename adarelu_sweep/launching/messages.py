@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from adarelu_sweep.training.history import EpochRecord, History
+from adarelu_sweep.training.history import EpochRecord, History, Keep
 from adarelu_sweep.training.settings import TrialSettings
 
 
@@ -27,6 +27,8 @@ class TrialOrder(Message):
     """CPU threads; part of the trial, because its numbers depend on them to the last bit."""
     awaits_decision: bool = False
     """Wait for a ``Decision`` after every epoch but the last."""
+    keep: Keep = "last"
+    """The weights that stay in the folder at the end."""
 
 
 class Task(Message):
@@ -77,6 +79,8 @@ class Started(Message):
     pairing: dict[str, str] = {}
     """Digests of what trials that differ only in the activation share."""
     awaits_decision: bool = False
+    notes: list[str] = []
+    """What the user is to be told: that a damaged checkpoint was not used."""
 
 
 class EpochDone(Message):
@@ -92,6 +96,14 @@ class Progress(Message):
     """Steps are done. A worker that says neither this nor anything else makes no progress."""
 
     kind: Literal["progress"] = "progress"
+
+
+class Note(Message):
+    """Something that the user is to be told of a trial; it goes on."""
+
+    kind: Literal["note"] = "note"
+    trial: int
+    text: str
 
 
 class Finished(Message):
@@ -125,7 +137,7 @@ class Failed(Message):
 
 ToWorker = Annotated[Task | Stop | Decision | Quit, Field(discriminator="kind")]
 FromWorker = Annotated[
-    Ready | Started | Progress | EpochDone | Finished | Interrupted | Failed,
+    Ready | Started | Progress | EpochDone | Note | Finished | Interrupted | Failed,
     Field(discriminator="kind"),
 ]
 

@@ -14,6 +14,7 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Note,
     Progress,
     Started,
     Task,
@@ -61,7 +62,7 @@ class TaskRunner:
         torch.backends.cudnn.benchmark = not order.settings.training.deterministic
         folder = Path(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        trial = Trial(order.settings, self._load(order, data_folder), folder)
+        trial = Trial(order.settings, self._load(order, data_folder), folder, order.keep)
 
         def awaits_decision() -> bool:
             undecided = trial.history.outcome is None and bool(trial.history.epochs)
@@ -74,12 +75,18 @@ class TaskRunner:
                 history=trial.history,
                 pairing=trial.pairing,
                 awaits_decision=awaits_decision(),
+                notes=trial.notes,
             )
         )
+
+        def say(text: str) -> None:
+            send(Note(trial=number, text=text))
+
         if awaits_decision() and supervision.prune():
             trial.prune()
         try:
-            for record in trial.train(_between_steps(supervision, heartbeat)):
+            stop_requested = _between_steps(supervision, heartbeat)
+            for record in trial.train(stop_requested, say, one_by_one=order.awaits_decision):
                 send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
                 if awaits_decision() and supervision.prune():
                     trial.prune()

@@ -5,9 +5,10 @@ from pathlib import Path
 from adarelu_sweep.reporting.curves import deviation_curve, mean_curve
 from adarelu_sweep.reporting.formats import as_summary
 from adarelu_sweep.reporting.palette import Palette
-from adarelu_sweep.reporting.results import Arm, Results
+from adarelu_sweep.reporting.results import Arm, Results, SeedResult
 from adarelu_sweep.reporting.table import fixed
 from adarelu_sweep.tracking.study_report import ArmCurves, BestTrial, StudyReport
+from adarelu_sweep.training.description import Description
 from adarelu_sweep.wording import count
 
 _METRICS = ("train/loss", "train/accuracy", "test/loss", "test/accuracy")
@@ -23,7 +24,10 @@ def study_report(results: Results, folder: Path) -> StudyReport:
         if (curves := _arm_curves(arm, palette.tint(arm.activation, position)))
     ]
     best = _best(results) if results.study.report.register_model else None
-    return StudyReport(folder, as_summary(results), arms, best)
+    remark = None
+    if best is not None and results.study.execution.keep == "none":
+        best, remark = None, "no model is registered: the study keeps none (execution.keep)"
+    return StudyReport(folder, as_summary(results), arms, best, remark)
 
 
 def _arm_curves(arm: Arm, colour: str) -> ArmCurves | None:
@@ -70,6 +74,23 @@ def _best(results: Results) -> BestTrial | None:
             f"{trial.seed}, {trial.result.epochs} epochs, test accuracy "
             f"{fixed(trial.result.accuracy)} %. It was chosen among {len(candidates)} trials by "
             "this same test accuracy, so the figure is optimistic: expect less on new images."
+            + _kept(results, trial)
             + (f" {results.subset}" if results.subset else "")
         ),
+    )
+
+
+def _kept(results: Results, trial: SeedResult) -> str:
+    """Say which epoch's weights were kept, where it need not be the last one's."""
+    if results.study.execution.keep != "best":
+        return ""
+    try:
+        model = Description.read(trial.folder)
+    except (OSError, ValueError):  # what is wrong with it, its registration will say
+        return ""
+    if model.epoch is None or model.accuracy is None:
+        return ""
+    return (
+        f" Its weights are those of its best epoch, number {model.epoch}, with a test accuracy of "
+        f"{fixed(model.accuracy)} %, which is more optimistic still."
     )

@@ -1,15 +1,15 @@
 """Waiting out a full disk or a locked database, instead of ending a night's training."""
 
-import errno
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from adarelu_sweep.files import NO_ROOM
 
 T = TypeVar("T")
 
 _PAUSE = 1.0  # seconds from one attempt to the next
 _TICK = 0.1  # seconds after which a request to stop is noticed
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # How SQLite says it. "disk I/O error" is what it makes of a write that a quota or limit refuses.
 _PASSING = ("database or disk is full", "disk I/O error", "database is locked")
 
@@ -58,7 +58,7 @@ def passing_reason(error: BaseException) -> str | None:
     """Return why a write failed if it may succeed later, in a few words; else None."""
     cause: BaseException | None = error
     while cause is not None:  # Optuna and SQLAlchemy wrap what SQLite says
-        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return str(cause.strerror)
         for said in _PASSING:
             if said in str(cause):

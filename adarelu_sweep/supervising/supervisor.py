@@ -23,6 +23,7 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Note,
     Progress,
     Quit,
     Ready,
@@ -187,6 +188,8 @@ class Supervisor:
                 pass  # it was heard
             case EpochDone():
                 self._on_epoch(worker, message)
+            case Note():
+                self._display.say(f"{self._jobs[worker].cell.key}: {message.text}")
             case Finished():
                 self._on_finished(worker, message)
             case Interrupted():
@@ -200,6 +203,8 @@ class Supervisor:
         job.trial = job.book.describe(job.trial, tags)
         self._post(job, "RUNNING")
         self._display.started(worker.slot, job.cell.key, len(message.history.epochs))
+        for note in message.notes:
+            self._display.say(f"{job.cell.key}: {note}")
         for record in message.history.epochs:  # what was reported before a kill is not known
             self._report(job, record)
         if message.awaits_decision:
@@ -358,6 +363,7 @@ class Supervisor:
             settings=job.cell.settings,
             folder=str(job.folder),
             threads=job.trial.threads,
+            keep=self._execution.keep,
             awaits_decision=job.search is not None and job.search.prunes,
         )
         heartbeat = min(self._execution.stall_timeout / _HEARTBEATS, _LONGEST_HEARTBEAT)

@@ -66,8 +66,8 @@ class MlflowTracker:
     def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
         """Keep the report and say how the study ended.
 
-        At a complete end the best trial's model is registered too. Returns, in one line, why that
-        failed, or None; the study is recorded all the same.
+        At a complete end the best trial's model is registered too. Returns, in one line, why it is
+        not, or None; the study is recorded all the same.
         """
         if status == "KILLED":  # little time is left; what follows comes again with the resume
             self._set_study_status(status)
@@ -88,9 +88,9 @@ class MlflowTracker:
             update_arm_runs(self._experiment, report.arms, self._start)
 
     def register_best(self, report: StudyReport) -> str | None:
-        """Register the best trial's model, unless it is; return, in one line, why that failed."""
+        """Register the best trial's model, unless it is; return, in one line, why it is not."""
         if report.best is None:
-            return None
+            return report.remark
         name = self._record.study.name
         trouble = register_best(self._client, self._uri, name, report.best)
         return f"{trouble}; 'adarelu-sweep report {name}' tries again" if trouble else None
@@ -126,7 +126,8 @@ class MlflowTracker:
         if not (metrics or tags or params):
             return
         self._experiment.log(delivered.run_id, metrics, params, tags)
-        delivered.epochs = len(history.epochs)
+        # An epoch that is trained again, after a checkpoint was damaged, is not sent again.
+        delivered.epochs = max(delivered.epochs, len(history.epochs))
         delivered.params = True
         delivered.tags |= tags
 

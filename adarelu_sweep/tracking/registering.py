@@ -60,6 +60,7 @@ def _register(client: "MlflowClient", order: Order) -> str:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    from adarelu_sweep.training.description import Description
     from adarelu_sweep.training.history import History
     from adarelu_sweep.training.inference import load_classifier
 
@@ -77,7 +78,7 @@ def _register(client: "MlflowClient", order: Order) -> str:
         flavor=mlflow.pytorch,
         name=_MODEL,
         run_id=order.run_id,
-        step=len(History.read(order.folder).epochs),
+        step=Description.read(order.folder).epoch or len(History.read(order.folder).epochs),
         registered_model_name=order.name,
         pytorch_model=model,
         signature=ModelSignature(inputs, outputs),

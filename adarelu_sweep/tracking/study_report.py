@@ -42,3 +42,5 @@ class StudyReport:
     """Markdown: the summary table, for the top of the parent run's page."""
     arms: list[ArmCurves] = field(default_factory=list)
     best: BestTrial | None = None
+    remark: str | None = None
+    """What is to be said, in a line, where no model is registered though one was to be."""

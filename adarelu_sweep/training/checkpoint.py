@@ -1,18 +1,26 @@
-"""A trial's checkpoint: weights, optimizer state and history in one safetensors file.
+"""A trial's checkpoint: weights, optimizer state and history in one sealed safetensors file.
 
 Learning rate and random streams follow from the epoch (see ``schedule`` and ``streams``), so the
 history's length is all the state that they have. Nothing is unpickled.
+
+While a trial trains, its folder holds the newest checkpoint and the one before. A finished trial's
+holds the history alone.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from adarelu_sweep.files import write_atomically
-from adarelu_sweep.training.history import CHECKPOINT, MODEL, History
+from adarelu_sweep.files import discard, write_atomically
+from adarelu_sweep.training.history import CHECKPOINT, DAMAGED, HISTORY, PREVIOUS, History
+from adarelu_sweep.training.sealed import DamagedError, read_whole, seal
+from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.wording import count
 
 _NETWORK = "network/"
 _OPTIMIZER = "optimizer/"
@@ -21,46 +29,128 @@ _OPTIMIZER = "optimizer/"
 def save_checkpoint(
     folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, history: History
 ) -> None:
-    """Write the checkpoint whole or not at all."""
+    """Write the checkpoint whole or not at all, and keep the one before."""
     tensors = {_NETWORK + name: value for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
                 tensors[f"{_OPTIMIZER}{index}/{name}"] = torch.as_tensor(value)
-    _write(folder / CHECKPOINT, tensors, {"history": history.model_dump_json()})
+    content = packed(tensors, {HISTORY: history.model_dump_json()})
+    write_atomically(folder / CHECKPOINT, *content, before=folder / PREVIOUS)
 
 
-def load_checkpoint(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    """Restore network and optimizer in place and return the history; empty if there is none."""
-    history = History.read(folder)
-    if not history.epochs:
-        return history
-    tensors = load_file(folder / CHECKPOINT)
-    network.load_state_dict(
-        {key.removeprefix(_NETWORK): t for key, t in tensors.items() if key.startswith(_NETWORK)}
-    )
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, tensor in tensors.items():
-        if key.startswith(_OPTIMIZER):
-            index, name = key.removeprefix(_OPTIMIZER).split("/")
-            parameter = parameters[int(index)]
-            state: dict[str, Any] = optimizer.state[parameter]
-            state[name] = _like(parameter, tensor)
-    return history
+def save_outcome(folder: Path, history: History) -> None:
+    """Write the history of a trial that has its outcome; no weights are needed any more."""
+    content = packed({}, {HISTORY: history.model_dump_json()})
+    write_atomically(folder / CHECKPOINT, *content)
+    _clear(folder)
 
 
-def save_model(folder: Path, network: nn.Module, metadata: dict[str, str]) -> None:
-    """Write the weights alone, under their names in the network, with metadata of text."""
-    _write(folder / MODEL, dict(network.state_dict()), metadata)
+def load_checkpoint(
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+) -> tuple[History, list[str]]:
+    """Restore network and optimizer in place from the newest whole checkpoint.
+
+    Returns the history, empty if there is none, and what is to be told: a damaged checkpoint is put
+    out of the way, and the one before is used, or none. A trial with an outcome restores nothing.
+    """
+    troubles: list[str] = []
+    for name in (CHECKPOINT, PREVIOUS):
+        try:
+            history = _restore(folder / name, network, optimizer, settings)
+        except FileNotFoundError:
+            continue
+        except DamagedError as error:
+            (folder / name).replace(folder / DAMAGED)
+            troubles.append(f"{name} is damaged ({error})")
+        else:
+            if history.outcome:
+                _clear(folder)  # a kill may have come before it was done
+            done = count(len(history.epochs), "epoch")
+            return history, [f"{trouble}: back to the one before, {done}" for trouble in troubles]
+    if troubles:
+        troubles = [f"{' and '.join(troubles)}: training starts from the beginning"]
+    return History(), troubles
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def packed(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """Return the parts of a sealed file with these tensors, and texts as metadata."""
     # Copies, because safetensors takes no two names for one tensor, as a shared module has.
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    write_atomically(path, save(plain, metadata))
+    return seal(save(plain), entries)
+
+
+def unpacked(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file; raise DamagedError if they cannot be read."""
+    try:
+        return load(content)
+    # Only where no checksum was there to notice it before. Not RuntimeError: memory may run out.
+    except (SafetensorError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise DamagedError("its tensors cannot be read") from error
+
+
+def _restore(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+) -> History:
+    """Restore all or, with DamagedError, nothing."""
+    text, content = read_whole(path, HISTORY)
+    history = History.parse(text)
+    _check_history(history, settings)
+    if history.outcome is None:
+        tensors = unpacked(content)
+        weights = {
+            key.removeprefix(_NETWORK): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(_NETWORK)
+        }
+        if _forms(weights) != _forms(network.state_dict()):
+            raise DamagedError("its weights are those of another network")
+        states = _states(tensors, optimizer)
+        network.load_state_dict(weights)
+        for parameter, state in states.items():
+            optimizer.state[parameter] = {
+                name: _like(parameter, tensor) for name, tensor in state.items()
+            }
+    return history
+
+
+def _check_history(history: History, settings: TrialSettings) -> None:
+    done, wanted = len(history.epochs), settings.training.epochs
+    result = {f"{settings.measured_on}/{quantity}" for quantity in ("loss", "accuracy")}
+    fits = 0 < done <= wanted and (history.outcome is not None or done < wanted)
+    if not fits or any(result - record.metrics.keys() for record in history.epochs):
+        raise DamagedError("its history is that of another trial")
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _states(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[Tensor, dict[str, Tensor]]:
+    """Return what the optimizer kept of each parameter."""
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = {str(index): parameter for index, parameter in enumerate(ordered)}
+    states: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        if not key.startswith(_OPTIMIZER):
+            continue
+        index, _, name = key.removeprefix(_OPTIMIZER).partition("/")
+        parameter = parameters.get(index)
+        if (
+            parameter is None
+            or tensor.dtype != parameter.dtype
+            or tensor.shape not in (parameter.shape, ())
+        ):
+            raise DamagedError("its optimizer is that of another network")
+        states[parameter][name] = tensor
+    if len({frozenset(state) for state in states.values()}) > 1:
+        raise DamagedError("its optimizer lacks a part")
+    return states
 
 
 def _like(parameter: Tensor, stored: Tensor) -> Tensor:
@@ -68,3 +158,9 @@ def _like(parameter: Tensor, stored: Tensor) -> Tensor:
     if stored.shape != parameter.shape:
         return stored  # a step count: on the CPU, as torch keeps it
     return torch.empty_like(parameter, dtype=stored.dtype).copy_(stored)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a finished trial does not need."""
+    for name in (PREVIOUS, DAMAGED):
+        discard(folder / name)

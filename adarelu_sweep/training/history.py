@@ -4,14 +4,22 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError, safe_open
+
+from adarelu_sweep.training.sealed import DamagedError, read_entry
 
 CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+DAMAGED = "checkpoint.damaged.safetensors"
 MODEL = "model.safetensors"
 CONFUSION_MATRIX = "confusion_matrix.csv"
 TRACEBACK = "traceback.txt"
 
+HISTORY = "history"
+"""The history's name in a checkpoint's metadata."""
+
 Outcome = Literal["complete", "diverged", "pruned"]
+Keep = Literal["last", "best", "none"]
+"""The weights that are kept of a finished trial: of its last epoch, of its best one, or none."""
 
 
 class EpochRecord(BaseModel):
@@ -40,13 +48,25 @@ class History(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "History":
-        """Read the history from a trial's checkpoint; empty if there is none."""
-        path = folder / CHECKPOINT
-        if not path.exists():
-            return cls()
+        """Read the history from a trial's newest whole checkpoint; empty if there is none.
+
+        Verifies the header, which holds the history, and not the weights. What a worker finds
+        damaged when it takes up the trial, it puts out of the way.
+        """
+        for name in (CHECKPOINT, PREVIOUS):  # in this order: a writer moves them in this order too
+            try:
+                return cls.parse(read_entry(folder / name, HISTORY))
+            except (FileNotFoundError, DamagedError):
+                continue
+        return cls()
+
+    @classmethod
+    def parse(cls, text: str) -> "History":
+        """Read it from a checkpoint's metadata; raise DamagedError if it is none."""
         try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged ({error})") from error
-        return cls.model_validate_json(metadata["history"])
+            history = cls.model_validate_json(text)
+        except ValueError:  # only where no checksum was there to notice it before
+            raise DamagedError("its history was altered") from None
+        if [record.epoch for record in history.epochs] != list(range(1, len(history.epochs) + 1)):
+            raise DamagedError("its epochs are not in order")
+        return history

@@ -3,47 +3,12 @@
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.networks.factory import build_network
-from adarelu_sweep.training.history import MODEL
+from adarelu_sweep.training.checkpoint import unpacked
+from adarelu_sweep.training.description import Description, Pixels
 from adarelu_sweep.training.precision import Precision
-from adarelu_sweep.training.settings import TrialSettings
-
-_DESCRIPTION = "adarelu_sweep.model"
-
-
-class Pixels(BaseModel):
-    """The images that a network was trained on, and how they were normalized.
-
-    Mean and deviation are those of each channel, in units of the uint8 values.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    channels: int
-    height: int
-    width: int
-    classes: int
-    mean: list[float]
-    deviation: list[float]
-
-    @classmethod
-    def of(cls, dataset: ResidentDataset) -> "Pixels":
-        """Describe the images as the data set holds them: padded, not yet normalized."""
-        _, channels, height, width = dataset.images["train"].shape
-        return cls(
-            channels=channels,
-            height=height,
-            width=width,
-            classes=dataset.num_classes,
-            mean=dataset.mean.flatten().tolist(),
-            deviation=dataset.deviation.flatten().tolist(),
-        )
 
 
 class Classifier(nn.Module):
@@ -72,28 +37,13 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-class Description(BaseModel):
-    """What ``load_classifier`` has to know beside the weights."""
-
-    settings: TrialSettings
-    pixels: Pixels
-
-    def as_metadata(self) -> dict[str, str]:
-        """Return it for a safetensors file, in one entry: several would come in any order."""
-        return {_DESCRIPTION: self.model_dump_json()}
-
-
 def load_classifier(folder: Path) -> Classifier:
     """Rebuild the classifier of a finished trial on the CPU, for evaluation.
 
-    Raises FileNotFoundError if the trial kept no model, ValueError if it was kept by a version that
-    did not yet say how its images were normalized.
+    Raises FileNotFoundError if the trial kept no model, ValueError if it is damaged, or was kept by
+    a version that did not yet say how its images were normalized.
     """
-    with safe_open(folder / MODEL, framework="pt") as file:
-        metadata = file.metadata() or {}
-    if _DESCRIPTION not in metadata:
-        raise ValueError("an earlier version kept the model, without its images' normalization")
-    description = Description.model_validate_json(metadata[_DESCRIPTION])
+    description, content = Description.read_whole(folder)
     settings, pixels = description.settings, description.pixels
     network = build_network(
         settings.network,
@@ -102,7 +52,7 @@ def load_classifier(folder: Path) -> Classifier:
         pixels.classes,
         torch.Generator(),  # its initial weights do not stay
     )
-    network.load_state_dict(load_file(folder / MODEL))
+    network.load_state_dict(unpacked(content))
     precision = Precision.of(settings.training)
     network.to(memory_format=precision.memory_format)
     return Classifier(network, pixels, precision).eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from adarelu_sweep.networks.digest import weight_digest
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.training.augmentation import Augmentation, augmentation
 from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_dependent
-from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_model
+from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_outcome
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation, evaluate
-from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History
-from adarelu_sweep.training.inference import Description, Pixels
+from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History, Keep
+from adarelu_sweep.training.keeping import KeptModel
 from adarelu_sweep.training.optimizers import build_optimizer
+from adarelu_sweep.training.patience import PatientWriter
 from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.probes import LayerProbes
 from adarelu_sweep.training.schedule import learning_rate
@@ -51,16 +53,23 @@ class _TrainingSums:
 class Trial:
     """One attempt at a trial: the network on its device, and the history so far.
 
-    Restores the last checkpoint in ``folder`` if there is one. The same settings give the same
-    numbers to the last bit, however often the trial is interrupted, on the CPU of one machine with
-    one number of threads.
+    Restores the newest whole checkpoint in ``folder`` if there is one. The same settings give the
+    same numbers to the last bit, however often the trial is interrupted, on the CPU of one machine
+    with one number of threads. ``keep`` says which weights stay in the folder at the end.
 
     Attributes:
+        notes: What is to be told of the checkpoint: that a damaged one was not used.
         pairing: Digests of what trials that differ only in the activation share: the initial
             weights, the first epoch's batch order and augmentation draws, the validation split.
     """
 
-    def __init__(self, settings: TrialSettings, dataset: ResidentDataset, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: TrialSettings,
+        dataset: ResidentDataset,
+        folder: Path,
+        keep: Keep = "last",
+    ) -> None:
         self.settings = settings
         self.folder = folder
         self.pairing: dict[str, str] = {}
@@ -79,7 +88,11 @@ class Trial:
         self._probes = LayerProbes(self._layers if training.probes else {})
         self.network.to(memory_format=self.precision.memory_format)
         self.optimizer = build_optimizer(training.optimizer, self.network)
-        self.history: History = load_checkpoint(folder, self.network, self.optimizer)
+        self.history: History
+        self.notes: list[str]
+        self.history, self.notes = load_checkpoint(folder, self.network, self.optimizer, settings)
+        self._ended = self.history.outcome is not None
+        self._model = KeptModel(keep, folder, settings, self.dataset)
 
     def _with_validation(self, dataset: ResidentDataset) -> ResidentDataset:
         fraction = self.settings.validation_fraction
@@ -96,12 +109,25 @@ class Trial:
         if draws := self._augmentation(0):
             self.pairing["augmentation"] = draws.digest()
 
-    def train(self, stop_requested: Callable[[], bool]) -> Iterator[EpochRecord]:
+    def train(
+        self,
+        stop_requested: Callable[[], bool],
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        one_by_one: bool = False,
+    ) -> Iterator[EpochRecord]:
         """Train epoch by epoch to the outcome, yielding each record once its checkpoint is whole.
+
+        Where the disk is full, training goes on and the records come once there is room. With
+        ``one_by_one`` it waits for that after every epoch, as it always does after the last.
 
         Raises StopRequestedError after the step in hand once ``stop_requested`` says so.
         """
+        writer = PatientWriter(stop_requested, say)
         epochs = self.settings.training.epochs
+        unsaved: list[EpochRecord] = []
+        if self.history.epochs and not self._ended:  # its best, if what was kept is lost
+            self._model.offer(self.network, self.history.epochs[-1], last=False)
         while self.history.outcome is None:
             epoch = len(self.history.epochs)
             sums = self._train_epoch(epoch, stop_requested)
@@ -110,19 +136,40 @@ class Trial:
                 self.history.outcome = "diverged"
             elif epoch + 1 == epochs:
                 self.history.outcome = "complete"
-            self.history.epochs.append(self._record(epoch, sums, measured))
-            if self.history.outcome:
-                self._keep_results(measured)
-            self._save()
-            yield self.history.epochs[-1]
+            record = self._record(epoch, sums, measured)
+            self.history.epochs.append(record)
+            unsaved.append(record)
+            last = self.history.outcome is not None
+            self._model.offer(self.network, record, last=last)
+            save = partial(self._end, measured) if last else self._save
+            if writer.write(save, wait=last or one_by_one):
+                yield from unsaved
+                unsaved = []
+            elif last or one_by_one:
+                raise StopRequestedError
+        if not self._ended:  # pruned
+            self._model.offer(self.network, self.history.epochs[-1], last=True)
+            if not writer.write(self._end, wait=True):
+                raise StopRequestedError
 
     def prune(self) -> None:
-        """End the trial after the epochs it has: its outcome is "pruned"."""
+        """Let ``train`` end the trial after the epochs it has: its outcome is "pruned"."""
         self.history.outcome = "pruned"
-        self._save()
 
     def _save(self) -> None:
+        """Write what a later attempt goes on from."""
+        self._model.write()
         save_checkpoint(self.folder, self.network, self.optimizer, self.history)
+
+    def _end(self, measured: Evaluation | None = None) -> None:
+        """Write what is kept of the trial, and last of all that it is finished."""
+        if measured is not None:
+            rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
+            write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
+        self._model.write()
+        self._model.tidy()
+        save_outcome(self.folder, self.history)
+        self._ended = True
 
     def _train_epoch(self, epoch: int, stop_requested: Callable[[], bool]) -> _TrainingSums:
         training, seed, device = self.settings.training, self.settings.seed, self.dataset.device
@@ -213,10 +260,3 @@ class Trial:
             self.network, layers, self.dataset, training.batch_size, self.precision, known
         )
         return {f"test/accuracy_batch_{size}": value for size, value in accuracies.items()}
-
-    def _keep_results(self, measured: Evaluation) -> None:
-        """Write what is kept of a trial, before the checkpoint says that it is finished."""
-        rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
-        write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
-        description = Description(settings=self.settings, pixels=Pixels.of(self.dataset))
-        save_model(self.folder, self.network, description.as_metadata())
