@@ -8,6 +8,7 @@ import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -36,6 +37,9 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.reporting.study_report import study_report
+from adarelu_sweep.studies.schema import ExecutionSettings
+from adarelu_sweep.tracking.study_report import StudyReport
 from adarelu_sweep.training.checkpoint import (
     load_checkpoint,
     packed,
@@ -54,6 +58,7 @@ from adarelu_sweep.training.history import (
     History,
 )
 from adarelu_sweep.training.inference import load_classifier
+from tests.reports import make_results, make_study
 from tests.trials import (
     ENDLESS,
     begin,
@@ -451,6 +456,35 @@ def test_a_damaged_model_is_an_error_that_says_so(
     described_again = Description.read(tmp_path / "trial")
     assert described_again.epoch is not None
     assert described_again.epoch >= 2
+
+
+def test_what_is_said_of_the_model_that_is_registered(
+    course: list[tuple[str, Path]], tmp_path: Path
+) -> None:
+    def told(keep: str, folder: Path) -> StudyReport:
+        study = make_study(seeds=1).model_copy(update={"execution": ExecutionSettings(keep=keep)})
+        results = make_results(study)
+        arms = [
+            replace(arm, trials=[replace(trial, folder=folder) for trial in arm.trials])
+            for arm in results.arms
+        ]
+        return study_report(replace(results, arms=arms), tmp_path)
+
+    none = told("none", tmp_path)
+    assert none.best is None
+    assert none.remark is not None
+    assert "execution.keep" in none.remark
+    plain = told("last", course[-1][1])
+    assert plain.best is not None
+    assert plain.remark is None
+    without = told("best", tmp_path).best  # there is no model to ask
+    assert without is not None
+    assert without.description == plain.best.description
+    best = told("best", course[-1][1]).best
+    assert best is not None
+    number, accuracy = best_epoch(course[-1][1]), max(accuracies(course[-1][1]))
+    assert best.description.startswith(plain.best.description)
+    assert f"epoch, number {number}, with a test accuracy of {accuracy:.2f} %" in best.description
 
 
 # In a worker

@@ -231,6 +231,34 @@ def test_delivering_again_and_again_leaves_every_metric_once(
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
+def test_an_epoch_that_is_trained_again_is_not_sent_again(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """As after a damaged checkpoint: back to the one before, or to the beginning."""
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    for number, kept in ((0, 1), (1, 0)):
+        trial = Trial(tmp_path, record, number)
+        trial.train(2)
+        tracker.deliver(trial.snapshot(attempts="1"))
+        trial.history.epochs = trial.history.epochs[:kept]
+        trial.keep()
+        tracker.deliver(trial.snapshot(attempts="2"))
+        for epoch in range(kept + 1, 4):
+            metrics = dict.fromkeys(["train/loss", "test/loss", "train/accuracy"], 0.5)
+            metrics["test/accuracy"] = epoch / 3
+            trial.add(
+                EpochRecord(epoch=epoch, timestamp=2_000_000_000_000 + epoch, metrics=metrics)
+            )
+            trial.keep("complete" if epoch == 3 else None)
+            tracker.deliver(trial.snapshot("FINISHED" if epoch == 3 else "RUNNING", attempts="2"))
+        delivered = Delivered.read(trial.folder)
+        assert delivered is not None
+        assert delivered.epochs == 3
+        client = MlflowClient(server.url)
+        assert steps(client, delivered.run_id, "test/accuracy") == [1, 2, 3]
+        assert client.get_run(delivered.run_id).data.tags["attempts"] == "2"
+
+
 def test_a_run_is_killed_running_again_and_finished(
     server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:
