@@ -110,8 +110,9 @@ def validate_command(
     from adarelu_sweep.supervising.rehearsing import rehearse
 
     study = read_study(study_file, overrides)
-    data_folder = Home.locate(home).data_folder(data_dir)
-    plan = outline(study, data_folder, gpus, workers)
+    here = Home.locate(home)
+    data_folder = here.data_folder(data_dir)
+    plan = outline(study, data_folder, here.root, gpus, workers)
     rehearse(study, data_folder)
     click.echo(plan)
 

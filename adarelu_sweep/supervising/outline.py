@@ -7,13 +7,19 @@ from adarelu_sweep.datasets.sources import check
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
+from adarelu_sweep.supervising.disk import disk_lines
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.wording import count
 
 
-def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | None) -> str:
-    """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots."""
+def outline(
+    study: Study, data_folder: Path, home: Path, gpus: str | None, workers: int | None
+) -> str:
+    """Return the plan of a study on this machine: arms, trials, epochs, power, data, disk, slots.
+
+    ``home`` is where the study would be kept; it need not exist.
+    """
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
     slots = make_slots(chosen, workers, available_cores())
@@ -45,6 +51,7 @@ def outline(study: Study, data_folder: Path, gpus: str | None, workers: int | No
         lines.append(f"  note         {note}")
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
+    lines += disk_lines(study, data_folder, home, len(slots))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
 
 

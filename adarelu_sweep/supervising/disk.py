@@ -1,0 +1,131 @@
+"""The disk that a study will need: checkpoints while it trains, and the weights that are kept.
+
+Networks are measured in a process of its own, because that takes torch. Where their size cannot be
+known, nothing is said: a part of the user's own that cannot be built is the rehearsal's to explain.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from adarelu_sweep.activations.registry import ACTIVATIONS
+from adarelu_sweep.datasets import npz
+from adarelu_sweep.datasets.arrays import DamagedError
+from adarelu_sweep.datasets.catalog import BUILT_IN, Form, check
+from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.launching.local import environment
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.wording import count, size
+
+_PATIENCE = 60.0  # seconds; it takes 3, most of them for importing torch
+_CHECKPOINTS = 3  # of a trial that trains: two whole ones, and one that is being written
+
+
+def disk_lines(study: Study, data_folder: Path, home: Path, slots: int) -> list[str]:
+    """Say what a study will need on the home's disk; the last line is a warning if that is full.
+
+    Empty where the networks' sizes cannot be known.
+    """
+    try:
+        weights, checkpoint = _measure(study, data_folder)
+    except _UnknownError:
+        return []
+    trials_per_arm = len(study.seeds()) + (study.search.trials if study.search else 0)
+    trials = trials_per_arm * len(weights)
+    kept = trials_per_arm * sum(weights)
+    busy = min(slots, trials)
+    training = busy * _CHECKPOINTS * checkpoint
+    lines = [
+        f"  disk         checkpoints while it trains: up to {size(training)}, {_CHECKPOINTS} of "
+        f"{size(checkpoint)} for every trial in hand"
+    ]
+    own_server = not os.environ.get("MLFLOW_TRACKING_URI")
+    if study.execution.keep == "none":
+        kept = 0
+        lines.append("  disk         weights of finished trials: none are kept (execution.keep)")
+    else:
+        lines.append(
+            f"  disk         weights of {count(trials, 'finished trial')}: {size(kept)} in the "
+            "home, and as much once more among MLflow's artifacts"
+        )
+    needed, free = training + kept * (2 if own_server else 1), _free(home)
+    if free is not None:
+        lines.append(f"  disk         {size(free)} are free where the home lies")
+        if needed > free:
+            lines.append(
+                f"Warning: the study needs about {size(needed)} where {size(free)} are free: make "
+                "room, choose another --home, or keep fewer weights (execution.keep)"
+            )
+    return lines
+
+
+class _UnknownError(Exception):
+    """The sizes of the networks cannot be known."""
+
+
+def _measure(study: Study, data_folder: Path) -> tuple[list[int], int]:
+    """Return the bytes of every arm's weights, and of the largest checkpoint."""
+    if study.search is not None:
+        own = any(part.name not in ACTIVATIONS for part in study.matrix.activation)
+        vary = ("network.", "activation.") if own else ("network.",)
+        if any(key.startswith(vary) for key in study.search.space):
+            raise _UnknownError
+    parts = []
+    for arm in study.arms():
+        channels, classes = _form(arm.dataset, data_folder)
+        components = {"network": arm.network, "activation": arm.activation}
+        dumped = {kind: part.model_dump(mode="json") for kind, part in components.items()}
+        parts.append({**dumped, "channels": channels, "classes": classes})
+    measured = _ask(json.dumps(parts))
+    copies = _copies(study)
+    checkpoints = [one["weights"] + copies * one["trained"] for one in measured]
+    return [one["weights"] for one in measured], max(checkpoints)
+
+
+def _copies(study: Study) -> int:
+    """Return how many numbers the optimizer keeps of a weight, at most: momentum, Adam's two."""
+    arguments = study.training.optimizer.arguments
+    if "momentum" not in arguments:
+        return 2
+    searched = study.search is not None and "training.optimizer.momentum" in study.search.space
+    return int(searched or arguments["momentum"] != 0)
+
+
+def _ask(parts: str) -> list[dict[str, int]]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "adarelu_sweep.training.sizes"],
+            input=parts.encode(),
+            capture_output=True,
+            timeout=_PATIENCE,
+            env=environment(Slot(0, threads=1)),
+        )
+        answer: list[dict[str, int]] = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, OSError, ValueError):
+        raise _UnknownError from None
+    return answer
+
+
+def _form(name: str, data_folder: Path) -> tuple[int, int]:
+    """Return the channels and classes of a data set, without reading its images."""
+    status = check(name, data_folder)
+    if status.form is not Form.NPZ or status.place is None:
+        return BUILT_IN[name].channels, BUILT_IN[name].num_classes
+    try:
+        return npz.form(status.place)
+    except (DamagedError, OSError):  # the launch will say so
+        raise _UnknownError from None
+
+
+def _free(home: Path) -> int | None:
+    """Return the bytes that are free where the home is or will be."""
+    for folder in (home, *home.parents):
+        if folder.is_dir():
+            try:
+                return shutil.disk_usage(folder).free
+            except OSError:
+                return None
+    return None
