@@ -1,11 +1,13 @@
 """``launch``, ``resume`` and ``validate``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adarelu_sweep.cli import options
+from adarelu_sweep.cli.background import Given, leave, run_in_background
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     metavar="URI",
     help="MLflow server to log to.  [default: $MLFLOW_TRACKING_URI, else the home's own]",
 )
+@options.detach_option
+@options.reporting_option
 @click.pass_context
 def launch_command(
     ctx: click.Context,
@@ -42,6 +46,8 @@ def launch_command(
     workers: int | None,
     data_dir: Path | None,
     tracking_uri: str | None,
+    detach: bool,
+    report_to: int | None,
 ) -> None:
     """Launch the study that STUDY.toml describes and train until it is done.
 
@@ -52,10 +58,17 @@ def launch_command(
     from adarelu_sweep.supervising.sweep import Machine, launch
 
     study = read_study(study_file, overrides, name)
+    if detach:
+        given: dict[str, Given] = {"--home": home, "--name": name, "--set": overrides}
+        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        run_in_background(ctx, study.name, [study_file], given, tracking_uri)
+        return
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, report, _console())
+    ledger, ending = launch(
+        study, source, here, machine, tracking_uri or None, report, _console(), leave(report_to)
+    )
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -65,6 +78,8 @@ def launch_command(
 @options.gpus_option
 @options.workers_option
 @options.data_option
+@options.detach_option
+@options.reporting_option
 @click.pass_context
 def resume_command(
     ctx: click.Context,
@@ -73,14 +88,21 @@ def resume_command(
     gpus: str | None,
     workers: int | None,
     data_dir: Path | None,
+    detach: bool,
+    report_to: int | None,
 ) -> None:
     """Train what is left of the study NAME, each trial from its last checkpoint."""
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.sweep import Machine, resume
 
+    if detach:
+        given: dict[str, Given] = {"--home": home}
+        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        run_in_background(ctx, name, [name], given, os.environ.get("MLFLOW_TRACKING_URI"))
+        return
     here = Home.locate(home)
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = resume(name, here, machine, report, _console())
+    ledger, ending = resume(name, here, machine, report, _console(), leave(report_to))
     _conclude(ctx, ledger, ending, here, report)
 
 
