@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adarelu_sweep.reporting.results import Results
     from adarelu_sweep.supervising.ledger import StudyLedger
     from adarelu_sweep.supervising.supervisor import Ending
+    from adarelu_sweep.supervising.sweep import Extend
     from adarelu_sweep.tracking.study_report import StudyReport
 
 
@@ -75,6 +76,14 @@ def launch_command(
 @click.command("resume")
 @click.argument("name")
 @options.home_option
+@click.option(
+    "--study",
+    "study_file",
+    metavar="STUDY.toml",
+    type=click.Path(path_type=Path),
+    help="Go on with this study file, which adds seeds, activations or others, or trials.",
+)
+@options.set_option
 @options.gpus_option
 @options.workers_option
 @options.data_option
@@ -85,24 +94,31 @@ def resume_command(
     ctx: click.Context,
     name: str,
     home: Path | None,
+    study_file: Path | None,
+    overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
     data_dir: Path | None,
     detach: bool,
     report_to: int | None,
 ) -> None:
-    """Train what is left of the study NAME, each trial from its last checkpoint."""
+    """Train what is left of the study NAME, each trial from its last checkpoint.
+
+    With --study or --set, what is added to the study is trained, too.
+    """
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.sweep import Machine, resume
 
     if detach:
-        given: dict[str, Given] = {"--home": home}
+        given: dict[str, Given] = {"--home": home, "--study": study_file, "--set": overrides}
         given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
         run_in_background(ctx, name, [name], given, os.environ.get("MLFLOW_TRACKING_URI"))
         return
     here = Home.locate(home)
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = resume(name, here, machine, report, _console(), leave(report_to))
+    ledger, ending = resume(
+        name, here, machine, report, _console(), leave(report_to), _extend(study_file, overrides)
+    )
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -132,6 +148,15 @@ def validate_command(
     plan = outline(study, data_folder, gpus, workers)
     rehearse(study, data_folder)
     click.echo(plan)
+
+
+def _extend(study_file: Path | None, overrides: tuple[str, ...]) -> "Extend | None":
+    """Return what changes the plan of a study, if anything is to."""
+    from adarelu_sweep.studies.extension import extended
+
+    if study_file is None and not overrides:
+        return None
+    return lambda record: extended(record, study_file, overrides)
 
 
 def _console() -> "Console":

@@ -24,6 +24,10 @@ from adarelu_sweep.supervising.trials import (
     ledger_trial,
 )
 
+INDEX = "adarelu_sweep.index"
+"""The attribute of an arm's Optuna study that tells it from the other arms."""
+_CONFIRMED = "adarelu_sweep.confirmed"
+
 
 class Book:
     """The trials of one Optuna study. Only the supervisor of the study it belongs to writes."""
@@ -99,10 +103,24 @@ class ArmBook(Book):
     Its Optuna study is what samplers and pruners learn from (see ``supervising.search``).
     """
 
-    def __init__(self, storage: RDBStorage, name: str, arm: Arm, index: int) -> None:
+    def __init__(self, storage: RDBStorage, name: str, arm: Arm, position: int) -> None:
         super().__init__(storage, name)
         self.arm = arm
-        self.index = index
+        attributes = storage.get_study_user_attrs(self._study_id)
+        self.index: int = attributes.get(INDEX, position)
+        """What its folder and the runs of its trials go by, whichever arms are added later."""
+        self.first_confirmed: int | None = attributes.get(_CONFIRMED)
+        """The trial whose setting was confirmed first; None before that, and in older homes."""
+
+    def keep_index(self) -> None:
+        """Record the index; the home may have been made before indices were recorded."""
+        self._storage.set_study_user_attr(self._study_id, INDEX, self.index)
+
+    def keep_confirmed(self, number: int) -> None:
+        """Record which trial's setting is confirmed, unless another one was before."""
+        if self.first_confirmed is None:
+            self._storage.set_study_user_attr(self._study_id, _CONFIRMED, number)
+            self.first_confirmed = number
 
     def ask(
         self,

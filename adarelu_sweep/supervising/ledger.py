@@ -7,6 +7,7 @@ beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with tria
 """
 
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.books import ArmBook, Book
+from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
 _PLAN = "adarelu_sweep.plan"
@@ -95,11 +96,31 @@ class Ledger:
         name = record.study.name
         self.refuse_existing(name)
         study_id = self._make(name)
-        if record.study.search:
-            for arm in record.study.arms():
-                self._make(f"{name}/{arm.label}")
+        self._make_arms(record)
         self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
         return StudyLedger(self._storage, name, record)
+
+    def extend(self, record: StudyRecord) -> "StudyLedger":
+        """Replace the plan of a study that its caller supervises by one that adds to it."""
+        name = record.study.name
+        for book in self.open(name).searches():
+            book.keep_index()
+        self._make_arms(record)
+        study_id = self._storage.get_study_id_from_name(name)
+        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
+        return self.open(name)
+
+    def _make_arms(self, record: StudyRecord) -> None:
+        """Make the Optuna studies of a search that are not there, each with the next free index."""
+        if not record.study.search:
+            return
+        prefix = f"{record.study.name}/"
+        there = [s for s in self._storage.get_all_studies() if s.study_name.startswith(prefix)]
+        indexed = {s.study_name for s in there if INDEX in s.user_attrs}
+        free = count(max((s.user_attrs.get(INDEX, -1) for s in there), default=-1) + 1)
+        for arm in record.study.arms():
+            if (name := prefix + arm.label) not in indexed:
+                self._storage.set_study_user_attr(self._make(name), INDEX, next(free))
 
     def _make(self, name: str) -> int:
         """Make an Optuna study, or take one that a launch left which was cut off."""

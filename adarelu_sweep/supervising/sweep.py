@@ -43,6 +43,9 @@ from adarelu_sweep.tracking.study_report import StudyReport
 Report = Callable[[StudyLedger, "Ending"], StudyReport]
 """Writes the report of a study that ended like this."""
 
+Extend = Callable[[StudyRecord], StudyRecord]
+"""Returns what a study is to be from now on; raises UserError where that cannot be."""
+
 Leave = Callable[[TextIO], None]
 """Leaves the terminal: what is shown from then on goes to this log alone."""
 
@@ -132,15 +135,20 @@ def resume(
     report: Report,
     console: Console,
     leave: Leave | None = None,
+    extend: Extend | None = None,
 ) -> tuple[StudyLedger, Ending]:
     """Run what is left of a study, and deliver what is left to deliver.
 
-    ``leave`` is given where the terminal is to be left once the study runs.
+    ``leave`` is given where the terminal is to be left once the study runs; ``extend`` where
+    something is added to its plan, which is replaced once all that can be refused is known.
     """
-    study_ledger = Ledger.existing(home.optuna_db).open(name)
-    record = study_ledger.record
+    ledger = Ledger.existing(home.optuna_db)
+    ledger.open(name)  # without a study there is to be no lease
     with Lease(home.study_folder(name), name):
-        if ending := _settled(study_ledger, home):
+        study_ledger = ledger.open(name)
+        record = extend(study_ledger.record) if extend else study_ledger.record
+        is_new = record.study != study_ledger.record.study
+        if not is_new and (ending := _settled(study_ledger, home)):
             return study_ledger, ending
         slots = machine.slots(record, console)
         tracking_uri = given_address(record)
@@ -148,6 +156,9 @@ def resume(
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
         rehearse(record.study, data_folder)
+        if is_new:
+            Agenda(study_ledger, home).keep_confirmed()
+            study_ledger = ledger.extend(record)
         run = _run(study_ledger, home, slots, data_folder, tracking_uri, report, console, leave)
         return study_ledger, run
 
