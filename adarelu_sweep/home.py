@@ -57,8 +57,16 @@ class Home:
         return self.study_folder(study) / f"search-{arm:02d}" / f"{number:05d}"
 
     def log_folder(self, study: str) -> Path:
-        """Return where the workers of a study write what they print."""
+        """Return where the supervisor of a study and its workers write what they print."""
         return self.root / "logs" / study
+
+    def supervisor_log(self, study: str) -> Path:
+        """Return where a study's supervisor writes what it shows."""
+        return self.log_folder(study) / "supervisor.log"
+
+    def worker_log(self, study: str, slot: int) -> Path:
+        """Return where the workers of a slot write what they print."""
+        return self.log_folder(study) / f"worker-{slot}.log"
 
     def report_folder(self, study: str) -> Path:
         """Return where a study's report is written, unless somewhere else is asked for."""

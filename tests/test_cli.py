@@ -25,7 +25,10 @@ from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.address import require_answer, take_credentials
 from tests.sweeps import Command
 
-COMMANDS = ["launch", "resume", "validate", "status", "list", "report", "ui", "server", "data"]
+COMMANDS = [
+    *("launch", "resume", "validate", "status", "list", "logs", "stop", "report", "delete"),
+    *("ui", "server", "data"),
+]
 SUBCOMMANDS = [
     *(("server", name) for name in ("start", "stop", "status")),
     *(("data", name) for name in ("fetch", "list")),

@@ -89,7 +89,7 @@ def test_the_second_process_is_refused(tmp_path: Path) -> None:
             pytest.fail("two hold the lease")
         assert str(caught.value) == (
             f"study 'mine' is being run by process {holding.pid} on {socket.gethostname()}: "
-            "wait for it, or stop it first"
+            "wait for it, or stop it first with 'adarelu-sweep stop mine'"
         )
         holder = lease.holder()  # to be refused changes nothing
         assert holder is not None

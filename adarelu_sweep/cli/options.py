@@ -36,6 +36,11 @@ workers_option: Decorator = click.option(
     metavar="N",
     help="Number of slots in all.  [default: one per GPU; without GPUs, one]",
 )
+detach_option: Decorator = click.option(
+    "--detach", is_flag=True, help="Return once it runs; it goes on in the background."
+)
+reporting_option: Decorator = click.option("--report-to", type=int, hidden=True)
+"""Of a process in the background: the pipe down which it says that its study runs."""
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @options.home_option
 @options.json_option
-def status_command(name: str | None, home: Path | None, as_json: bool) -> None:
-    """Show where the study NAME stands; without a name, the newest study."""
+@click.option("--watch", is_flag=True, help="Go on as long as the study runs.")
+def status_command(name: str | None, home: Path | None, as_json: bool, watch: bool) -> None:
+    """Show where the study NAME stands; without a name, the newest study.
+
+    With --watch and --json, a line of JSON for every change.
+    """
+    from adarelu_sweep.cli.watching import watch as watch_study
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.ledger import Ledger
@@ -31,8 +36,12 @@ def status_command(name: str | None, home: Path | None, as_json: bool) -> None:
     names = ledger.names()
     if name is None and not names:
         raise UserError(f"no studies in {here.root}: launch one, or give another --home")
-    state = state_of(ledger.open(name or names[-1]), here)
-    click.echo(json.dumps(state.as_dict(), indent=2) if as_json else _described(state))
+    study = ledger.open(name or names[-1])
+    if watch:
+        watch_study(lambda: state_of(study, here), as_json)
+        return
+    state = state_of(study, here)
+    click.echo(json.dumps(state.as_dict(), indent=2) if as_json else state)
 
 
 @click.command("list")
@@ -46,7 +55,7 @@ def list_command(home: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([state.as_dict() for state in states], indent=2))
     else:
-        click.echo("\n".join(map(_described, states)) or "no studies yet")
+        click.echo("\n".join(map(str, states)) or "no studies yet")
 
 
 @click.command("report")
@@ -141,15 +150,3 @@ def _states(home: "Home") -> "list[StudyState]":
         return []
     ledger = Ledger(home.optuna_db)
     return [state_of(ledger.open(name), home) for name in ledger.names()]
-
-
-def _described(state: "StudyState") -> str:
-    counts = state.counts
-    parts = [f"{counts.complete} of {counts.total} trials complete"]
-    parts += [
-        f"{number} {what}"
-        for what in ("running", "waiting", "pruned", "failed")
-        if (number := getattr(counts, what))
-    ]
-    note = f"  {state.subset}" if state.subset else ""
-    return f"{state.study}: {state.state}, {', '.join(parts)}{note}"

@@ -1,5 +1,6 @@
 """``launch``, ``resume`` and ``validate``."""
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adarelu_sweep.cli import options
+from adarelu_sweep.cli.background import Given, leave, run_in_background
 from adarelu_sweep.signals import exit_code
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from adarelu_sweep.reporting.results import Results
     from adarelu_sweep.supervising.ledger import StudyLedger
     from adarelu_sweep.supervising.supervisor import Ending
+    from adarelu_sweep.supervising.sweep import Extend
     from adarelu_sweep.tracking.study_report import StudyReport
 
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     metavar="URI",
     help="MLflow server to log to.  [default: $MLFLOW_TRACKING_URI, else the home's own]",
 )
+@options.detach_option
+@options.reporting_option
 @click.pass_context
 def launch_command(
     ctx: click.Context,
@@ -44,6 +49,8 @@ def launch_command(
     workers: int | None,
     data_dir: Path | None,
     tracking_uri: str | None,
+    detach: bool,
+    report_to: int | None,
 ) -> None:
     """Launch the study that STUDY.toml describes and train until it is done.
 
@@ -54,37 +61,70 @@ def launch_command(
     from adarelu_sweep.supervising.sweep import Machine, launch
 
     study = read_study(study_file, overrides, name)
+    if detach:
+        given: dict[str, Given] = {"--home": home, "--name": name, "--set": overrides}
+        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        run_in_background(ctx, study.name, [study_file], given, tracking_uri)
+        return
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, report, _console())
+    ledger, ending = launch(
+        study, source, here, machine, tracking_uri or None, report, _console(), leave(report_to)
+    )
     _conclude(ctx, ledger, ending, here, report)
 
 
 @click.command("resume")
 @click.argument("name")
 @options.home_option
+@click.option(
+    "--study",
+    "study_file",
+    metavar="STUDY.toml",
+    type=click.Path(path_type=Path),
+    help="Go on with this study file, which adds seeds, activations or others, or trials.",
+)
+@options.set_option
 @options.gpus_option
 @options.workers_option
 @options.data_option
 @click.option("--retry-failed", is_flag=True, help="Try again what failed, from its checkpoint.")
+@options.detach_option
+@options.reporting_option
 @click.pass_context
 def resume_command(
     ctx: click.Context,
     name: str,
     home: Path | None,
+    study_file: Path | None,
+    overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
     data_dir: Path | None,
     retry_failed: bool,
+    detach: bool,
+    report_to: int | None,
 ) -> None:
-    """Train what is left of the study NAME, each trial from its last checkpoint."""
+    """Train what is left of the study NAME, each trial from its last checkpoint.
+
+    With --study or --set, what is added to the study is trained, too.
+    """
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.sweep import Machine, resume
 
+    if detach:
+        given: dict[str, Given] = {"--home": home, "--study": study_file, "--set": overrides}
+        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        given |= {"--retry-failed": retry_failed}
+        run_in_background(ctx, name, [name], given, os.environ.get("MLFLOW_TRACKING_URI"))
+        return
     here = Home.locate(home)
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = resume(name, here, machine, report, _console(), retry_failed)
+    extend = _extend(study_file, overrides)
+    ledger, ending = resume(
+        name, here, machine, report, _console(), leave(report_to), extend, retry_failed
+    )
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -115,6 +155,15 @@ def validate_command(
     plan = outline(study, data_folder, here.root, gpus, workers)
     rehearse(study, data_folder)
     click.echo(plan)
+
+
+def _extend(study_file: Path | None, overrides: tuple[str, ...]) -> "Extend | None":
+    """Return what changes the plan of a study, if anything is to."""
+    from adarelu_sweep.studies.extension import extended
+
+    if study_file is None and not overrides:
+        return None
+    return lambda record: extended(record, study_file, overrides)
 
 
 def _console() -> "Console":

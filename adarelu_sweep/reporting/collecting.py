@@ -49,8 +49,9 @@ def collect(
     arms = []
     for arm in study.arms():
         found = []
+        keys = _keys(arm, study, searching.get(arm.label))
         for seed in sorted(study.seeds()):
-            trial = trials.get(f"{arm.label}/{seed}")
+            trial = trials.get(keys.get(seed, ""))
             if trial is not None and trial.result is not None:
                 folder = home.trial_folder(study.name, trial.number)
                 history = History() if in_haste else _history(folder, trial.result)
@@ -70,6 +71,14 @@ def collect(
         in_haste=in_haste,
         searches=[_search(search) for search in searching.values()],
     )
+
+
+def _keys(arm: StudyArm, study: Study, search: Searching | None) -> dict[int, str]:
+    """Return the cell of every seed; of a search, those that confirm the best setting so far."""
+    if search is None:
+        return {seed: f"{arm.label}/{seed}" for seed in study.seeds()}
+    best = search.best(search.book.trials())
+    return {seed: search.confirmed(best, seed).key for seed in study.seeds()} if best else {}
 
 
 def _trained(arm: StudyArm, study: Study, search: Searching | None) -> TrialSettings:

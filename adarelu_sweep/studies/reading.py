@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from adarelu_sweep.components import shorten, unknown
+from adarelu_sweep.components import Component, shorten, unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.overrides import apply_overrides
 from adarelu_sweep.studies.schema import SAFE_NAME, Study
@@ -19,11 +19,34 @@ def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = Non
     apply_overrides(document, overrides)
     if name is not None:
         document["name"] = name
-    _refuse_huge_integers(path, document)
+    return _validated(path, document)
+
+
+def restudy(study: Study, overrides: Iterable[str]) -> Study:
+    """Override fields of a study and validate it anew; raise UserError naming the key."""
+    document = _document(study)
+    apply_overrides(document, overrides)
+    return _validated(f"study {study.name!r}", document)
+
+
+def _document(value: Any) -> Any:
+    """Return settings as a study file has them: tables, lists, and values."""
+    if isinstance(value, Component):
+        return value.flattened()
+    if isinstance(value, BaseModel):
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return {name: _document(field) for name, field in fields.items() if field is not None}
+    if isinstance(value, dict):
+        return {key: _document(inner) for key, inner in value.items()}
+    return [_document(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _validated(where: Path | str, document: dict[str, Any]) -> Study:
+    _refuse_huge_integers(where, document)
     try:
         return Study.model_validate(document)
     except ValidationError as error:
-        raise _wrong(path, _first_problem(error)) from None
+        raise _wrong(where, _first_problem(error)) from None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -41,7 +64,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
-def _refuse_huge_integers(path: Path, document: dict[str, Any]) -> None:
+def _refuse_huge_integers(where: Path | str, document: dict[str, Any]) -> None:
     """Raise UserError for integers of more than 64 bits, which TOML lacks but Python reads."""
     pending: list[tuple[str, Any]] = list(document.items())
     while pending:
@@ -51,12 +74,12 @@ def _refuse_huge_integers(path: Path, document: dict[str, Any]) -> None:
         elif isinstance(value, list):
             pending += [(f"{key}.{index}", inner) for index, inner in enumerate(value)]
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise _wrong(path, f"{key}: an integer of more than 64 bits; give a smaller one")
+            raise _wrong(where, f"{key}: an integer of more than 64 bits; give a smaller one")
 
 
-def _wrong(path: Path, message: str) -> UserError:
+def _wrong(where: Path | str, message: str) -> UserError:
     """Return an error of one line, whatever the message quotes."""
-    return UserError(f"{path}: {' '.join(message.split())}")
+    return UserError(f"{where}: {' '.join(message.split())}")
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -128,9 +128,17 @@ class Agenda:
             search = min(wanting, key=lambda search: len(self._trials_of(search)))
             return self._enter(self._search_job(search, *search.ask(threads)))
         if self._cells:
+            self.keep_confirmed()
             cell = self._cells.popleft()
             return self._enter(self._job(cell, self._ledger.begin(cell, threads)))
         return None
+
+    def keep_confirmed(self) -> None:
+        """Record which settings are confirmed, of the searches that have ended."""
+        ended = [search for search in self._searches if search not in self._unconfirmed]
+        for search in [search for search in ended if search.book.first_confirmed is None]:
+            if best := search.best(self._trials_of(search)):
+                search.book.keep_confirmed(best.number)
 
     def put_back(self, job: Job) -> None:
         """Let an unfinished trial wait, next in line."""

@@ -28,6 +28,10 @@ from adarelu_sweep.supervising.trials import (
     ledger_trial,
 )
 
+INDEX = "adarelu_sweep.index"
+"""The attribute of an arm's Optuna study that tells it from the other arms."""
+_CONFIRMED = "adarelu_sweep.confirmed"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 B = TypeVar("B", bound="Book")
@@ -145,11 +149,25 @@ class ArmBook(Book):
     """
 
     def __init__(
-        self, storage: RDBStorage, name: str, patience: Patience, arm: Arm, index: int
+        self, storage: RDBStorage, name: str, patience: Patience, arm: Arm, position: int
     ) -> None:
         super().__init__(storage, name, patience)
         self.arm = arm
-        self.index = index
+        attributes = storage.get_study_user_attrs(self._study_id)
+        self.index: int = attributes.get(INDEX, position)
+        """What its folder and the runs of its trials go by, whichever arms are added later."""
+        self.first_confirmed: int | None = attributes.get(_CONFIRMED)
+        """The trial whose setting was confirmed first; None before that, and in older homes."""
+
+    def keep_index(self) -> None:
+        """Record the index; the home may have been made before indices were recorded."""
+        self._storage.set_study_user_attr(self._study_id, INDEX, self.index)
+
+    def keep_confirmed(self, number: int) -> None:
+        """Record which trial's setting is confirmed, unless another one was before."""
+        if self.first_confirmed is None:
+            self._storage.set_study_user_attr(self._study_id, _CONFIRMED, number)
+            self.first_confirmed = number
 
     @_patient
     def ask(

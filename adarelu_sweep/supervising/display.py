@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -79,14 +80,17 @@ def metrics_text(record: EpochRecord) -> str:
 class PlainDisplay(Display):
     """One line per event, for logs and pipes."""
 
-    def __init__(self, console: Console, epochs_per_trial: int) -> None:
+    def __init__(
+        self, console: Console, epochs_per_trial: int, stamp_format: str = "%H:%M:%S"
+    ) -> None:
         self._console = console
         self._epochs = epochs_per_trial
+        self._stamp_format = stamp_format
         self._pace = Pace(epochs_per_trial)
         self._counts: Counts | None = None
 
     def say(self, line: str) -> None:  # noqa: D102
-        stamp = time.strftime("%H:%M:%S")
+        stamp = time.strftime(self._stamp_format)
         self._console.print(f"{stamp} {line}", markup=False, highlight=False, soft_wrap=True)
 
     def counts(self, counts: Counts) -> None:  # noqa: D102
@@ -176,8 +180,54 @@ class LiveDisplay(Display):
         return line
 
 
+class TwoDisplays(Display):
+    """Shows everything in two places."""
+
+    def __init__(self, first: Display, second: Display) -> None:
+        self._both = (first, second)
+
+    def __enter__(self) -> "TwoDisplays":
+        for display in self._both:
+            display.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for display in self._both:
+            display.__exit__(*error)
+
+    def say(self, line: str) -> None:  # noqa: D102
+        for display in self._both:
+            display.say(line)
+
+    def counts(self, counts: Counts) -> None:  # noqa: D102
+        for display in self._both:
+            display.counts(counts)
+
+    def started(self, slot: Slot, trial: str, epochs_done: int) -> None:  # noqa: D102
+        for display in self._both:
+            display.started(slot, trial, epochs_done)
+
+    def epoch(self, slot: Slot, trial: str, record: EpochRecord) -> None:  # noqa: D102
+        for display in self._both:
+            display.epoch(slot, trial, record)
+
+    def finished(self, slot: Slot, trial: str, history: History) -> None:  # noqa: D102
+        for display in self._both:
+            display.finished(slot, trial, history)
+
+    def idle(self, slot: Slot) -> None:  # noqa: D102
+        for display in self._both:
+            display.idle(slot)
+
+
 def make_display(console: Console, slots: Iterable[Slot], epochs_per_trial: int) -> Display:
     """Return the live display on a terminal, else the plain one."""
     if console.is_terminal:
         return LiveDisplay(console, slots, epochs_per_trial)
     return PlainDisplay(console, epochs_per_trial)
+
+
+def log_display(log: TextIO, epochs_per_trial: int) -> Display:
+    """Return a plain display for a file that days of training go to."""
+    console = Console(file=log, force_terminal=False, color_system=None)
+    return PlainDisplay(console, epochs_per_trial, "%Y-%m-%d %H:%M:%S")

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,11 +43,23 @@ class Holder:
 
     def is_alive(self) -> bool:
         """Return whether that process of this machine still runs."""
+        return self.process() is not None
+
+    def process(self) -> psutil.Process | None:
+        """Return that process of this machine, None if it has ended; its id may be another's now.
+
+        It has ended, too, if nobody has taken note of its end yet.
+        """
         try:
-            started = psutil.Process(self.pid).create_time()
+            process = psutil.Process(self.pid)
+            started = process.create_time()
+            ended = process.status() == psutil.STATUS_ZOMBIE
         except psutil.Error:
-            return False
-        return abs(started - self.process_started) < _CLOCK_STEP
+            return None
+        return None if ended or abs(started - self.process_started) >= _CLOCK_STEP else process
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
 
 
 class Lease:
@@ -64,15 +77,24 @@ class Lease:
             holder = Holder(**json.loads(self._file.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        alive = holder.is_alive() if holder.is_here() else self._is_taken()
+        alive = holder.is_alive() if holder.is_here() else self.is_taken()
         return holder if alive else None
 
-    def _is_taken(self) -> bool:
+    def is_taken(self) -> bool:
+        """Return whether a process holds the lease now, whoever it is.
+
+        Asking takes it for a moment, in which a launch would be refused: not for asking often.
+        """
         try:
             with self._lock.acquire(timeout=0):
                 return False
         except Timeout:
             return True
+
+    def refuse_holder(self) -> None:
+        """Raise UserError, saying who has the lease, if somebody does."""
+        if holder := self.holder():
+            raise self._is_run_by(holder)
 
     def __enter__(self) -> "Lease":
         """Take the lease; raise UserError, saying who has it, if somebody does."""
@@ -80,14 +102,27 @@ class Lease:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            holder = self.holder()
-            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-            raise UserError(
-                f"study {self._study!r} is being run by {who}: wait for it, or stop it first"
-            ) from None
+            raise self._is_run_by(self.holder()) from None
         write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
         return self
+
+    def abolish(self) -> None:
+        """Remove the lease's files and, if nothing else is in it, the folder.
+
+        Only its holder may. Who has opened the lock's file by now does not get it: the file lock
+        looks whether it is still there.
+        """
+        self._file.unlink(missing_ok=True)
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._folder.rmdir()
 
     def __exit__(self, *_error: object) -> None:
         self._file.unlink(missing_ok=True)
         self._lock.release()
+
+    def _is_run_by(self, holder: Holder | None) -> UserError:
+        return UserError(
+            f"study {self._study!r} is being run by {holder or 'another process'}: "
+            f"wait for it, or stop it first with 'adarelu-sweep stop {self._study}'"
+        )

@@ -8,6 +8,7 @@ beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with tria
 
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import event, text
+from sqlalchemy import MetaData, event, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.books import ArmBook, Book
+from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
 from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes
 
 _PLAN = "adarelu_sweep.plan"
+_DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
 _BUSY_TIMEOUT_SECONDS = 30
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,13 +75,20 @@ class Ledger:
 
     def names(self) -> list[str]:
         """Return the names of the studies whose plan is recorded, oldest first."""
+        return [name for name, deleted in self._recorded().items() if not deleted]
+
+    def _recorded(self) -> dict[str, bool]:
+        """Return the names of all that is recorded, and whether it is half deleted."""
         studies = self._storage.get_all_studies()
         studies.sort(key=lambda study: study._study_id)
-        return [study.study_name for study in studies if _PLAN in study.user_attrs]
+        return {s.study_name: _DELETION in s.user_attrs for s in studies if _PLAN in s.user_attrs}
 
     def refuse_existing(self, name: str) -> None:
         """Raise UserError if a study of that name exists."""
-        if name in self.names():
+        deleted = self._recorded().get(name)
+        if deleted:
+            raise _half_deleted(name)
+        if deleted is not None:
             raise UserError(
                 f"study {name!r} exists: go on with 'adarelu-sweep resume {name}', "
                 "or launch under another --name"
@@ -90,11 +99,31 @@ class Ledger:
         name = record.study.name
         self.refuse_existing(name)
         study_id = self._make(name)
-        if record.study.search:
-            for arm in record.study.arms():
-                self._make(f"{name}/{arm.label}")
+        self._make_arms(record)
         self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
         return StudyLedger(self._storage, name, record, self._patience)
+
+    def extend(self, record: StudyRecord) -> "StudyLedger":
+        """Replace the plan of a study that its caller supervises by one that adds to it."""
+        name = record.study.name
+        for book in self.open(name).searches():
+            book.keep_index()
+        self._make_arms(record)
+        study_id = self._storage.get_study_id_from_name(name)
+        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
+        return self.open(name)
+
+    def _make_arms(self, record: StudyRecord) -> None:
+        """Make the Optuna studies of a search that are not there, each with the next free index."""
+        if not record.study.search:
+            return
+        prefix = f"{record.study.name}/"
+        there = [s for s in self._storage.get_all_studies() if s.study_name.startswith(prefix)]
+        indexed = {s.study_name for s in there if INDEX in s.user_attrs}
+        free = count(max((s.user_attrs.get(INDEX, -1) for s in there), default=-1) + 1)
+        for arm in record.study.arms():
+            if (name := prefix + arm.label) not in indexed:
+                self._storage.set_study_user_attr(self._make(name), INDEX, next(free))
 
     def _make(self, name: str) -> int:
         """Make an Optuna study, or take one that a launch left which was cut off."""
@@ -109,16 +138,48 @@ class Ledger:
                 ) from None
             return study_id
 
-    def open(self, name: str) -> "StudyLedger":
-        """Return a study's ledger; raise UserError if there is no such study."""
-        names = self.names()
-        if name not in names:
+    def open(self, name: str, half_deleted: bool = False) -> "StudyLedger":
+        """Return a study's ledger; raise UserError if there is no such study.
+
+        One whose deletion was cut off is opened only if ``half_deleted``.
+        """
+        recorded = self._recorded()
+        if name not in recorded:
+            names = list(recorded)
             hint = unknown("study", name, names) if names else f"unknown study {name!r}"
             raise UserError(f"{hint}; see 'adarelu-sweep list'")
+        if recorded[name] and not half_deleted:
+            raise _half_deleted(name)
         study_id = self._storage.get_study_id_from_name(name)
         plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
         record = StudyRecord.model_validate_json(plan)
         return StudyLedger(self._storage, name, record, self._patience)
+
+    def begin_deletion(self, name: str) -> None:
+        """Make a study one that can only be deleted, before anything of it is lost."""
+        study_id = self._storage.get_study_id_from_name(name)
+        self._storage.set_study_user_attr(study_id, _DELETION, True)
+
+    def delete(self, name: str) -> None:
+        """Forget a study and the searches of its arms, in one transaction.
+
+        Optuna's own ``delete_study`` loads every value of every trial first.
+        """
+        own = [
+            s for s in self._storage.get_all_studies() if f"{s.study_name}/".startswith(f"{name}/")
+        ]
+        tables = MetaData()
+        tables.reflect(self._storage.engine)
+        studies = [study._study_id for study in own]
+        trials = select(tables.tables["trials"].c.trial_id).where(
+            tables.tables["trials"].c.study_id.in_(studies)
+        )
+        with self._storage.engine.begin() as connection:
+            for table in reversed(tables.sorted_tables):
+                if "study_id" in table.c:
+                    connection.execute(table.delete().where(table.c.study_id.in_(studies)))
+                elif "trial_id" in table.c:
+                    connection.execute(table.delete().where(table.c.trial_id.in_(trials)))
 
     def close(self) -> None:
         """Close every connection."""
@@ -157,6 +218,12 @@ class StudyLedger(Book):
             ArmBook(self._storage, f"{self.name}/{arm.label}", self.patience, arm, index)
             for index, arm in enumerate(study.arms())
         ]
+
+
+def _half_deleted(name: str) -> UserError:
+    return UserError(
+        f"the deletion of study {name!r} was cut off: finish it with 'adarelu-sweep delete {name}'"
+    )
 
 
 def _use_wal(connection: Any, _record: Any) -> None:

@@ -71,9 +71,16 @@ class ArmSearch:
         return max(complete, key=_accuracy, default=None)
 
     def confirmed(self, best: LedgerTrial, seed: int) -> Cell:
-        """Return the training of the best setting with a fresh seed, on all training images."""
+        """Return the training of the best setting with a fresh seed, on all training images.
+
+        More trials may find a better setting than the one that was confirmed first: then it is
+        another cell, and the trials of the first are left as they are.
+        """
         base = self.book.arm.settings(self._study, seed)
-        return Cell.of(with_params(base, best.params))
+        cell = Cell.of(with_params(base, best.params))
+        if self.book.first_confirmed in (None, best.number):
+            return cell
+        return Cell(f"{cell.key}/search {best.number}", cell.settings)
 
     def _cell(self, number: int, params: dict[str, Scalar]) -> Cell:
         seeds = self._study.matrix.seeds

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.supervising.lease import Holder, Lease
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.trials import Counts
 
@@ -18,11 +18,29 @@ class StudyState:
     state: Literal["running", "interrupted", "complete", "failed"]
     counts: Counts
     subset: str | None
+    holder: Holder | None = None
+    """Where it runs, if it does."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``status --json`` prints."""
         state = {"study": self.study, "state": self.state, "trials": asdict(self.counts)}
+        if self.holder:
+            where = {"host": self.holder.host, "pid": self.holder.pid, "since": self.holder.since}
+            state["runs_on"] = where
         return state | ({"subset": self.subset} if self.subset else {})
+
+    def __str__(self) -> str:
+        """Return what ``status`` prints: one line."""
+        counts = self.counts
+        parts = [f"{counts.complete} of {counts.total} trials complete"]
+        parts += [
+            f"{number} {what}"
+            for what in ("running", "waiting", "pruned", "failed")
+            if (number := getattr(counts, what))
+        ]
+        where = f" ({self.holder}, since {self.holder.since})" if self.holder else ""
+        note = f"  {self.subset}" if self.subset else ""
+        return f"{self.study}: {self.state}{where}, {', '.join(parts)}{note}"
 
 
 def state_of(ledger: StudyLedger, home: Home) -> StudyState:
@@ -32,16 +50,16 @@ def state_of(ledger: StudyLedger, home: Home) -> StudyState:
     killed, and the next resume takes it up.
     """
     study = ledger.record.study
-    supervised = Lease(home.study_folder(study.name), study.name).holder() is not None
+    holder = Lease(home.study_folder(study.name), study.name).holder()
     agenda = Agenda(ledger, home)
     counts = agenda.counts()
-    if not supervised:
+    if holder is None:
         counts = counts.without_running()
     state: Literal["running", "interrupted", "complete", "failed"]
-    if supervised:
+    if holder:
         state = "running"
     elif counts.waiting:
         state = "interrupted"
     else:
         state = "failed" if agenda.has_failed() else "complete"
-    return StudyState(study.name, state, counts, study.data.subset_note())
+    return StudyState(study.name, state, counts, study.data.subset_note(), holder)

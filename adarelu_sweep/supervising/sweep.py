@@ -1,12 +1,13 @@
 """Launching and resuming a study: everything that comes before and after the supervisor's loop."""
 
+import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from optuna.trial import TrialState
 from rich.console import Console
@@ -21,10 +22,11 @@ from adarelu_sweep.signals import StopSignal
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.display import Display, make_display
+from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display, make_display
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
@@ -41,6 +43,12 @@ from adarelu_sweep.tracking.study_report import StudyReport
 
 Report = Callable[[StudyLedger, "Ending"], StudyReport]
 """Writes the report of a study that ended like this."""
+
+Extend = Callable[[StudyRecord], StudyRecord]
+"""Returns what a study is to be from now on; raises UserError where that cannot be."""
+
+Leave = Callable[[TextIO], None]
+"""Leaves the terminal: what is shown from then on goes to this log alone."""
 
 _RUN_STATUS: dict[str, RunStatus] = {
     "complete": "FINISHED",
@@ -85,10 +93,15 @@ def launch(
     tracking_uri: str | None,
     report: Report,
     console: Console,
+    leave: Leave | None = None,
 ) -> tuple[StudyLedger, Ending]:
-    """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
+    """Record a new study and run it; raise UserError, with nothing recorded, on bad input.
+
+    ``leave`` is given where the terminal is to be left once the study runs.
+    """
     home.create()
     ledger = Ledger(home.optuna_db)
+    Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
     slots = machine.slots(None, console)
     if tracking_uri is not None:
@@ -113,7 +126,17 @@ def launch(
         _refuse_leftovers(home.study_folder(study.name))
         study_ledger = ledger.create(record)
         agenda = Agenda(study_ledger, home)
-        run = _run(study_ledger, agenda, home, slots, data_folder, tracking_uri, report, console)
+        run = _run(
+            study_ledger,
+            agenda,
+            home,
+            slots,
+            data_folder,
+            tracking_uri,
+            report,
+            console,
+            leave,
+        )
         return study_ledger, run
 
 
@@ -123,20 +146,27 @@ def resume(
     machine: Machine,
     report: Report,
     console: Console,
+    leave: Leave | None = None,
+    extend: Extend | None = None,
     retry_failed: bool = False,
 ) -> tuple[StudyLedger, Ending]:
     """Run what is left of a study, and deliver what is left to deliver.
 
-    If ``retry_failed``, the trials that failed are left to be done, too.
+    ``leave`` is given where the terminal is to be left once the study runs; ``extend`` where
+    something is added to its plan, which is replaced once all that can be refused is known. If
+    ``retry_failed``, the trials that failed are left to be done, too.
     """
-    study_ledger = Ledger.existing(home.optuna_db).open(name)
-    record = study_ledger.record
+    ledger = Ledger.existing(home.optuna_db)
+    ledger.open(name)  # without a study there is to be no lease
     with Lease(home.study_folder(name), name):
+        study_ledger = ledger.open(name)
+        record = extend(study_ledger.record) if extend else study_ledger.record
+        is_new = record.study != study_ledger.record.study
         study_ledger.repair()
         agenda = Agenda(study_ledger, home)
         if retry_failed:
             agenda.retry_failed()
-        if ending := _settled(agenda, home.study_folder(name)):
+        if not is_new and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
         slots = machine.slots(record, console)
         tracking_uri = given_address(record)
@@ -144,7 +174,21 @@ def resume(
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
         rehearse(record.study, data_folder)
-        run = _run(study_ledger, agenda, home, slots, data_folder, tracking_uri, report, console)
+        if is_new:
+            agenda.keep_confirmed()
+            study_ledger = ledger.extend(record)
+            agenda = Agenda(study_ledger, home)
+        run = _run(
+            study_ledger,
+            agenda,
+            home,
+            slots,
+            data_folder,
+            tracking_uri,
+            report,
+            console,
+            leave,
+        )
         return study_ledger, run
 
 
@@ -187,11 +231,19 @@ def _run(
     tracking_uri: str | None,
     report: Report,
     console: Console,
+    leave: Leave | None,
 ) -> Ending:
     record = ledger.record
-    name = record.study.name
+    name, epochs = record.study.name, record.study.training.epochs
     inbox: SupervisorInbox = SupervisorInbox()
-    display = make_display(console, slots, record.study.training.epochs)
+    log = open_log(home.supervisor_log(name))
+    logged = log_display(log, epochs)
+    if leave is None:
+        display: Display = TwoDisplays(make_display(console, slots, epochs), logged)
+    else:
+        leave(log)
+        display = logged
+    logged.say(f"process {os.getpid()} runs the study")
     delivery = Delivery(lambda: connect(home, record, tracking_uri), display.say)
     supervisor = Supervisor(
         agenda,
@@ -220,11 +272,11 @@ def _run(
             with suppress(StopSignal):
                 delivered = _conclude(ledger, ending, delivery, None, display)
         if not delivered:
-            console.print(
-                f"Records not delivered to MLflow wait in {home.study_folder(name)}: "
-                f"'adarelu-sweep resume {name}' delivers them",
-                **_PLAIN,
+            display.say(
+                f"records not delivered to MLflow wait in {home.study_folder(name)}: "
+                f"'adarelu-sweep resume {name}' delivers them"
             )
+        logged.say(f"the study is {ending.state}")
     return ending
 
 

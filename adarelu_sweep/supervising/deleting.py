@@ -1,0 +1,161 @@
+"""Deleting a study with all that belongs to it; what was cut off can be repeated."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
+from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.tracking.client import prepare_client
+from adarelu_sweep.tracking.connecting import given_address
+from adarelu_sweep.tracking.delivered import Delivered
+from adarelu_sweep.wording import count
+
+if TYPE_CHECKING:
+    from adarelu_sweep.tracking.removal import StudyRecords
+
+
+class Deletion:
+    """A study that is to be deleted; making one changes nothing.
+
+    Args:
+        name: The study's name.
+        home: Where it is.
+        keep_runs: Leave what MLflow holds of it alone.
+
+    Raises UserError if there is no such study, if it is being run, or if its tracking server does
+    not answer.
+    """
+
+    def __init__(self, name: str, home: Home, keep_runs: bool) -> None:
+        self._name = name
+        self._home = home
+        self._ledger = Ledger.existing(home.optuna_db)
+        study = self._ledger.open(name, half_deleted=True)
+        self._lease = Lease(home.study_folder(name), name)
+        self._lease.refuse_holder()
+        self._elsewhere = study.record.tracking_uri
+        self._records = None if keep_runs else _records(study, home)
+        books = [study, *study.searches()]
+        self._trials = sum(len(book.trials()) for book in books)
+
+    def __str__(self) -> str:
+        """Say what goes, in one line."""
+        folders = self._folders()
+        if self._records is None:
+            runs = "no run in MLflow"
+        else:
+            runs = f"{count(len(self._records.runs), 'run')} in MLflow"
+            if self._elsewhere is None:
+                folders += self._records.folders(self._home)
+        size = sum(map(_size, folders))
+        return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {_bytes(size)}"
+
+    def carry_out(self) -> str | None:
+        """Delete it; return, in one line, what is left to be done by somebody else, or None.
+
+        Optuna's record goes last, so that a deletion that was cut off can be repeated.
+        """
+        with self._lease:
+            self._ledger.begin_deletion(self._name)
+            note = self._delete_records()
+            for folder in self._folders():
+                _empty(folder)
+            self._ledger.delete(self._name)
+            self._lease.abolish()
+        return note
+
+    def _folders(self) -> list[Path]:
+        home, name = self._home, self._name
+        return [home.report_folder(name), home.log_folder(name), home.study_folder(name)]
+
+    def _delete_records(self) -> str | None:
+        if self._records is None:
+            return None
+        if self._elsewhere is None:
+            with _clear_trouble(self._name):
+                self._records.remove(self._home)
+            return self._shared_note()
+        with _clear_trouble(self._name):
+            self._records.delete()
+        return (
+            f"the runs are deleted at {self._elsewhere}; "
+            "'mlflow gc' there, which is its owner's to run, removes them for good"
+        )
+
+    def _shared_note(self) -> str | None:
+        assert self._records is not None
+        if not self._records.shared:
+            return None
+        return f"the experiment {self._name!r} stays in MLflow: it holds runs of others"
+
+
+def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
+    """Return what MLflow holds of a study; None if the home has had no server yet."""
+    address = given_address(study.record)
+    if address is None and not home.mlflow_db.exists():
+        return None
+    prepare_client()
+    name = study.record.study.name
+    delivered = Delivered.read(home.study_folder(name))
+    with _clear_trouble(name):
+        from adarelu_sweep.tracking.removal import StudyRecords, database_of
+
+        return StudyRecords(
+            address or database_of(home), study.record, delivered.experiment if delivered else None
+        )
+
+
+@contextmanager
+def _clear_trouble(name: str) -> Iterator[None]:
+    """Say in one line what MLflow or its server does not like."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"study {name!r} is not deleted, because of MLflow ({reason}): mend that and try "
+            "again, or leave its runs with --keep-runs"
+        ) from None
+
+
+def _empty(folder: Path) -> None:
+    """Remove a folder, but for the lease that is held in it."""
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif not path.name.startswith("lease."):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be removed ({error.strerror}): mend that and delete again"
+        ) from None
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of the files in a folder; 0 where there is none."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
