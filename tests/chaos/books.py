@@ -135,19 +135,17 @@ class Books:
         return json.loads(path.read_text()) if path.exists() else None
 
 
-def differences(home: Path, name: str, reference: str | None = None) -> list[str]:
+def differences(books: Books, undisturbed: Books | None = None) -> list[str]:
     """Return what is wrong with a finished study, an entry each; nothing if all is well.
 
     Args:
-        home: Where it is.
-        name: The study.
-        reference: One with the same settings that was not disturbed, if the order of results was
-            such that every number has to be the same.
+        books: The study's.
+        undisturbed: Those of one with the same settings that nothing disturbed, if every number has
+            to be the same.
     """
-    books = Books(home, name)
     found = [*_plan(books), *_agreement(books), *_whole(books)]
-    if reference is not None:
-        found += _repetition(books, Books(home, reference))
+    if undisturbed is not None:
+        found += _repetition(books, undisturbed)
     return found
 
 

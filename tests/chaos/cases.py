@@ -11,8 +11,8 @@ Moment = Literal[
     "checkpoint",  # is written, and not yet in its place
     "metrics",  # are not told yet, the checkpoint is in its place
     "artifacts",  # all but one are uploaded
-    "end",  # the trial has its outcome, and the worker has not said so
-    "books",  # Optuna's has the result, and not yet that the trial is complete
+    "books",  # Optuna's has a trial's result, and not yet that it is complete
+    "end",  # a trial has its outcome, and its worker has not said so
     "report",  # is written in half
 ]
 

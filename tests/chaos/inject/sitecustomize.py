@@ -3,7 +3,8 @@
 A folder, named by ``CHAOS_FOLDER``, says which moment: while it holds a file of the moment's name,
 the first process that comes there renames that file, adding its process id, and waits until the
 renamed file is gone. Signals are handled meanwhile. Nothing of this is in the package: what is
-wrapped is found here, when its module is imported.
+wrapped is found here, when its module is imported. The file ``CHAOS_EPOCHS`` gets a line for every
+epoch that is begun: the folder of its trial.
 """
 
 import os
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 _FOLDER = os.environ.get("CHAOS_FOLDER", "")
+_EPOCHS = os.environ.get("CHAOS_EPOCHS", "")
 _LONGEST = 180.0  # seconds, after which the test that holds it is taken for dead
 _TICK = 0.01
 
@@ -73,13 +75,16 @@ def _before_checkpoint(move: Callable[..., None]) -> Callable[..., None]:
 
 
 def _loop(module: ModuleType) -> None:
-    """In the midst of an epoch: after its first step."""
+    """In the midst of an epoch: after its first step. Its first step is noted."""
     step = module.Trial._step
 
     def slowed(self: Any, *arguments: Any) -> Any:
         epoch = len(self.history.epochs)
         if getattr(self, "_chaos_epoch", None) == epoch:
             reach("epoch")
+        else:
+            with open(_EPOCHS, "a") as file:  # noqa: PTH123 (a line is written as one)
+                file.write(f"{self.folder}\n")
         self._chaos_epoch = epoch
         return step(self, *arguments)
 
@@ -132,10 +137,22 @@ def _model(module: ModuleType) -> None:
     module.Model.log = slowed
 
 
+def _migration(module: ModuleType) -> None:
+    """While MLflow's server makes its database: a column more is there, and not all is noted."""
+    add = module.DefaultImpl.add_column
+
+    def slowed(*arguments: Any, **named: Any) -> None:
+        add(*arguments, **named)
+        reach("migration")
+
+    module.DefaultImpl.add_column = slowed
+
+
 _WRAPPED = {
     "adarelu_sweep.launching.tasks": _tasks,
     "adarelu_sweep.training.loop": _loop,
     "adarelu_sweep.reporting.report": _report,
+    "alembic.ddl.impl": _migration,
     "mlflow.store.artifact.http_artifact_repo": _uploads,
     "mlflow.models.model": _model,
     "optuna.storages._rdb.storage": _storage,
