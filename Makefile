@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check bench lock clean
+.PHONY: demo test lint check bench chaos lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -23,6 +23,12 @@ check: lint test
 
 bench: $(STAMP)  ## what the probes cost; needs MNIST in the data folder
 	$(BIN)/python benchmarks/probes.py $(BENCH)
+
+CHAOS_MINUTES ?= 10
+
+chaos: $(STAMP)  ## kill everything at every moment, then at random for CHAOS_MINUTES; an hour or less
+	$(BIN)/python -m tests.chaos.matrix $(CHAOS_MATRIX)
+	$(BIN)/python -m tests.chaos.random --minutes $(CHAOS_MINUTES) $(CHAOS_RANDOM)
 
 # Both torch and torchvision come from the package index: its CPU-only torch does not fit the other.
 $(STAMP): pyproject.toml constraints.txt

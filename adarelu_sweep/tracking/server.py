@@ -17,6 +17,7 @@ from filelock import FileLock
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
+from adarelu_sweep.tracking import first_start
 
 HOST = "127.0.0.1"
 FIRST_PORT = 5000
@@ -105,8 +106,16 @@ def ensure_server(home: Home, port: int | None = None) -> Server:
                     "with 'adarelu-sweep server stop'"
                 )
         if _comes_up(server):
+            _conclude_first_start(home, server)
             return server
     raise UserError(f"the MLflow server did not come up; its log is {home.server_log}")
+
+
+def _conclude_first_start(home: Home, server: Server) -> None:
+    if first_start.is_pending(home):
+        with _lock(home):
+            if _recorded(home) == server:  # and not one that was started after its end
+                first_start.conclude(home)
 
 
 def stop_server(home: Home) -> Server | None:
@@ -152,6 +161,7 @@ def _start(home: Home, port: int | None) -> Server:
         raise UserError(f"port {port} is in use: give another with --port, or leave it out")
     port = port or next(p for p in range(FIRST_PORT, 65536) if _is_free(p))
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
+    first_start.prepare(home)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
     environment |= {
         # One process and no job runner: a third of the time and memory of the default.

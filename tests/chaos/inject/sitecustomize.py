@@ -1,0 +1,186 @@
+"""Lets a test hold the processes of a sweep at a chosen moment; Python imports this at its start.
+
+A folder, named by ``CHAOS_FOLDER``, says which moment: while it holds a file of the moment's name,
+the first process that comes there renames that file, adding its process id, and waits until the
+renamed file is gone. Signals are handled meanwhile. Nothing of this is in the package: what is
+wrapped is found here, when its module is imported. The file ``CHAOS_EPOCHS`` gets a line for every
+epoch that is begun: the folder of its trial.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_FOLDER = os.environ.get("CHAOS_FOLDER", "")
+_EPOCHS = os.environ.get("CHAOS_EPOCHS", "")
+_LONGEST = 180.0  # seconds, after which the test that holds it is taken for dead
+_TICK = 0.01
+
+_rename, _replace = os.rename, os.replace
+
+
+def reach(moment: str) -> None:
+    """Wait here if a test wants a process held at this moment."""
+    held = f"{_FOLDER}/{moment}.{os.getpid()}"
+    try:
+        _rename(f"{_FOLDER}/{moment}", held)
+    except OSError:
+        return
+    end = time.monotonic() + _LONGEST
+    while os.path.exists(held):  # noqa: PTH110 (pathlib is wrapped in places)
+        if time.monotonic() > end:
+            os._exit(99)
+        time.sleep(_TICK)
+
+
+def _tasks(module: ModuleType) -> None:
+    """At the start of a trial, between checkpoint and metrics, and at its end, in a worker."""
+    run = module.TaskRunner.run
+    moments = {"epoch": "metrics", "finished": "end"}
+
+    def slowed(self: Any, task: Any, supervision: Any) -> None:
+        say = supervision.send
+
+        def send(message: Any) -> None:
+            if message.kind in moments:
+                reach(moments[message.kind])
+            say(message)
+
+        supervision.send = send
+        try:
+            reach("start")
+            run(self, task, supervision)
+        finally:
+            supervision.send = say
+
+    module.TaskRunner.run = slowed
+    os.rename, os.replace = _before_checkpoint(_rename), _before_checkpoint(_replace)
+
+
+def _before_checkpoint(move: Callable[..., None]) -> Callable[..., None]:
+    """While the checkpoint is written: it lies there under another name."""
+
+    def slowed(source: Any, target: Any, **options: Any) -> None:
+        if Path(target).name.startswith("checkpoint"):
+            reach("checkpoint")
+        move(source, target, **options)
+
+    return slowed
+
+
+def _loop(module: ModuleType) -> None:
+    """In the midst of an epoch: after its first step. Its first step is noted."""
+    step = module.Trial._step
+
+    def slowed(self: Any, *arguments: Any) -> Any:
+        epoch = len(self.history.epochs)
+        if getattr(self, "_chaos_epoch", None) == epoch:
+            reach("epoch")
+        else:
+            with open(_EPOCHS, "a") as file:  # noqa: PTH123 (a line is written as one)
+                file.write(f"{self.folder}\n")
+        self._chaos_epoch = epoch
+        return step(self, *arguments)
+
+    module.Trial._step = slowed
+
+
+def _uploads(module: ModuleType) -> None:
+    """While a trial's artifacts are uploaded: the model is not, the others are."""
+    upload = module.HttpArtifactRepository.log_artifact
+
+    def slowed(self: Any, local_file: str, artifact_path: str | None = None) -> None:
+        if Path(local_file).name == "model.safetensors":
+            reach("artifacts")
+        upload(self, local_file, artifact_path)
+
+    module.HttpArtifactRepository.log_artifact = slowed
+
+
+def _storage(module: ModuleType) -> None:
+    """When the supervisor has written a trial's result, and not yet that it is complete."""
+    change = module.RDBStorage.set_trial_state_values
+
+    def slowed(self: Any, trial_id: int, state: Any, *values: Any, **named: Any) -> Any:
+        if state.name in {"COMPLETE", "PRUNED"}:
+            reach("books")
+        return change(self, trial_id, state, *values, **named)
+
+    module.RDBStorage.set_trial_state_values = slowed
+
+
+def _report(module: ModuleType) -> None:
+    """While the report is written: its tables are, its pages are not."""
+    draw = module.as_markdown
+
+    def slowed(*arguments: Any) -> Any:
+        reach("report")
+        return draw(*arguments)
+
+    module.as_markdown = slowed
+
+
+def _model(module: ModuleType) -> None:
+    """When the best model is about to be logged, by a process of its own."""
+    log = module.Model.log
+
+    def slowed(*arguments: Any, **named: Any) -> Any:
+        reach("registration")
+        return log(*arguments, **named)
+
+    module.Model.log = slowed
+
+
+def _migration(module: ModuleType) -> None:
+    """While MLflow's server makes its database: a column more is there, and not all is noted."""
+    add = module.DefaultImpl.add_column
+
+    def slowed(*arguments: Any, **named: Any) -> None:
+        add(*arguments, **named)
+        reach("migration")
+
+    module.DefaultImpl.add_column = slowed
+
+
+_WRAPPED = {
+    "adarelu_sweep.launching.tasks": _tasks,
+    "adarelu_sweep.training.loop": _loop,
+    "adarelu_sweep.reporting.report": _report,
+    "alembic.ddl.impl": _migration,
+    "mlflow.store.artifact.http_artifact_repo": _uploads,
+    "mlflow.models.model": _model,
+    "optuna.storages._rdb.storage": _storage,
+}
+
+
+class _WrappingLoader(Loader):
+    def __init__(self, loader: Loader, wrap: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._wrap = wrap
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._wrap(module)
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name not in _WRAPPED:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _WrappingLoader(spec.loader, _WRAPPED[name])
+        return spec
+
+
+if _FOLDER:
+    sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,68 @@
+"""Signals to every process at every moment; here as few cases as hold every pair of these."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.books import Books
+from tests.chaos.cases import Case, pairwise, whole
+from tests.chaos.matrix import play, undisturbed
+from tests.chaos.moments import PATIENCE, wait_for
+from tests.chaos.processes import send, server
+from tests.chaos.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("chaos"))
+    yield stage
+    stage.close()
+
+
+@pytest.fixture(scope="module")
+def reference(stage: Stage) -> Books:
+    return undisturbed(stage)
+
+
+def pairs(cases: list[Case]) -> set[tuple[object, object]]:
+    found: set[tuple[object, object]] = set()
+    for case in cases:
+        found |= {
+            (case.signal, case.target),
+            (case.signal, case.moment),
+            (case.target, case.moment),
+        }
+    return found
+
+
+def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
+    few = [case for cases in pairwise().values() for case in cases]
+    all_of_them = [case for cases in whole().values() for case in cases]
+    assert len(all_of_them) == len(set(all_of_them)) == 4 * 4 * 8
+    assert pairs(few) == pairs(all_of_them)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("chain", pairwise())
+def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
+    outcome = play(stage, reference, chain, pairwise()[chain])
+    assert outcome.cases == 8
+    assert outcome.begun > outcome.epochs  # somebody was hit in the midst of an epoch
+
+
+def test_a_server_that_is_killed_in_its_first_start_comes_up_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    stage = Stage(tmp_path_factory.mktemp("first-start"))
+    try:
+        stage.moments.arm("migration")
+        process = stage.command.start("server", "start")
+        wait_for(lambda: stage.moments.holder("migration"), "the migration")
+        send(server(stage.command.home), signal.SIGKILL)
+        stage.moments.release()
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert out.startswith("http://127.0.0.1:")
+    finally:
+        stage.close()
