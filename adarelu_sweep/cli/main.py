@@ -8,6 +8,7 @@ import click
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.tracking.secrets import concealed
 
 _COMMANDS = {
     "launch": ("sweeps", "Launch a study from its file."),
@@ -81,5 +82,5 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    """Print an error as one line, whatever it quotes."""
-    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
+    """Print an error as one line without passwords, whatever it quotes."""
+    click.echo(f"Error: {concealed(' '.join(message.splitlines()))}", err=True)

@@ -118,19 +118,24 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
 
     Of a complete study, the best model is registered too, if that failed before.
     """
+    from adarelu_sweep.tracking.address import require_answer
     from adarelu_sweep.tracking.connecting import connect, given_address
+    from adarelu_sweep.tracking.secrets import concealed, in_one_line
 
     try:
-        tracker = connect(home, ledger.record, given_address(ledger.record))
+        address = given_address(ledger.record)
+        if address is not None:
+            require_answer(address)
+        tracker = connect(home, ledger.record, address)
         tracker.log_report(report)
         if state == "complete" and (trouble := tracker.register_best(report)):
-            click.echo(f"Warning: {trouble}", err=True)
+            click.echo(f"Warning: {concealed(trouble)}", err=True)
         click.echo(f"It is logged in MLflow: {tracker.address}", err=True)
         if ledger.record.tracking_uri is None:
             click.echo("The server stays up until 'adarelu-sweep server stop'.", err=True)
     except Exception as error:  # of the network, the server, or MLflow's client
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        click.echo(f"Warning: the report is not logged in MLflow: {reason}", err=True)
+        said = in_one_line(error)
+        click.echo(f"Warning: the report is not logged in MLflow: {said}", err=True)
 
 
 def _states(home: "Home") -> "list[StudyState]":

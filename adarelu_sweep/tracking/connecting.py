@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.tracking.address import require_answer, take_credentials, with_password
+from adarelu_sweep.tracking.address import take_credentials, with_password
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.server import ensure_server
 
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 def given_address(record: StudyRecord) -> str | None:
     """Return the tracking server that a study was launched with, or None for the home's own.
 
-    Its credentials are in the environment then. Raises UserError if it does not answer.
+    Its credentials are in the environment then.
     """
     if record.tracking_uri is None:
         return None
-    uri = take_credentials(with_password(record.tracking_uri))
-    require_answer(uri)
-    return uri
+    return take_credentials(with_password(record.tracking_uri))
 
 
 def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "MlflowTracker":
