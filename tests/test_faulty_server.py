@@ -26,7 +26,7 @@ from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.training.history import MODEL
 from tests.proxy import FATES, Fate, Proxy
-from tests.sweeps import STUDY, Command, environment
+from tests.sweeps import STUDY, Hasty, environment
 from tests.test_tracking import Trial, arm, free_port, steps, study_report
 
 EPOCHS = 6
@@ -338,21 +338,6 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 
 
 # From the outside
-
-
-class Hasty(Command):
-    """The command, which gives up the records of a study that ended after a moment."""
-
-    def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-        hurry = (
-            "from adarelu_sweep.supervising import sweep; sweep._PATIENCE['complete'] = 2.0;"
-            "from adarelu_sweep.cli.main import main; main()"
-        )
-        command = [sys.executable, "-c", hurry, *map(str, arguments)]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen(command, text=True, env=self.environment, **pipes)
-        self._started.append(process)
-        return process
 
 
 def test_a_study_is_trained_without_its_server_and_delivered_by_a_later_resume(

@@ -8,6 +8,7 @@ import click
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.privacy import keep_to_owner
 from adarelu_sweep.tracking.secrets import concealed
 
 _COMMANDS = {
@@ -59,6 +60,7 @@ def main() -> None:
         # Users' components in the current folder are found, as a worker's `python -m` finds them.
         # At the end, so that nothing there takes the place of a library.
         sys.path.append("")
+    keep_to_owner()
     try:
         code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
     except UserError as error:

@@ -1,6 +1,7 @@
 """``status``, ``list`` and ``report``: looking at studies, whatever state they are in."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,7 @@ def report_command(
     The report is logged on the study's run in MLflow too.
     """
     from adarelu_sweep.home import Home, resolved
+    from adarelu_sweep.privacy import as_the_user_has_it
     from adarelu_sweep.reporting.collecting import collect
     from adarelu_sweep.reporting.document import as_json
     from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
@@ -105,7 +107,8 @@ def report_command(
     ledger = Ledger.existing(here.optuna_db).open(name)
     results = collect(ledger, here, baseline, threshold)
     folder = resolved(output) if output else here.report_folder(name)
-    write_report(results, folder, figures=not no_figures)
+    with as_the_user_has_it() if output else nullcontext():
+        write_report(results, folder, figures=not no_figures)
     formats = {"table": as_table, "markdown": as_markdown, "csv": as_csv, "json": as_json}
     click.echo(formats[style](results), nl=False)
     click.echo(f"The whole report: {folder / 'report.html'}", err=True)

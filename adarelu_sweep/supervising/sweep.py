@@ -27,6 +27,7 @@ from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
+from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
     problem_with,
     require_answer,
@@ -95,6 +96,8 @@ def launch(
     if tracking_uri is not None:
         tracking_uri = take_credentials(with_password(tracking_uri))
         require_answer(tracking_uri)
+    elif authentication.is_on(home):
+        authentication.require_credentials()
     data_folder = home.data_folder(machine.data_folder)
     require_data(study, data_folder, console)
     rehearse(study, data_folder)
