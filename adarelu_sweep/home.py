@@ -82,6 +82,11 @@ class Home:
         """What the home's MLflow server prints."""
         return self.root / "logs" / "mlflow-server.log"
 
+    @property
+    def auth_folder(self) -> Path:
+        """The users, settings and secret key of the MLflow server's authentication."""
+        return self.root / "server-auth"
+
     def data_folder(self, given: Path | None, remembered: Path | None = None) -> Path:
         """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
         chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"

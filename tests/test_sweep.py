@@ -476,18 +476,3 @@ def test_a_diverged_trial_is_a_result(command: Command, study_file: Path, name: 
     assert run.info.status == "FINISHED"
     assert run.data.tags["outcome"] == "diverged"
     assert optuna_trials(command, name)[0].state is TrialState.COMPLETE
-
-
-def test_another_tracking_server_is_remembered_without_its_password(
-    command: Command, tmp_path: Path, study_file: Path, name: str
-) -> None:
-    sweeper = Command(tmp_path / "home")
-    url = command.succeed("server", "start").strip()
-    secret = url.replace("http://", "http://user:hunter2secret@")
-    arguments = ("--set", "matrix.seeds=1", "--set", "matrix.activation=relu", "--name", name)
-    sweeper.succeed("launch", study_file, "--tracking-uri", secret, *arguments)
-    assert not (sweeper.home / "mlflow.db").exists()
-    _, (run,), _ = runs(command, name)
-    assert run.info.status == "FINISHED"
-    for path in [*sweeper.home.rglob("*"), *command.home.rglob("*")]:
-        assert not path.is_file() or b"hunter2secret" not in path.read_bytes(), path

@@ -8,7 +8,9 @@ import click
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.privacy import keep_to_owner
 from adarelu_sweep.signals import STOP_SIGNALS, StopSignal, exit_code, raise_on_stop_signals
+from adarelu_sweep.tracking.secrets import concealed
 
 _COMMANDS = {
     "launch": ("sweeps", "Launch a study from its file."),
@@ -63,6 +65,7 @@ def main() -> None:
         # At the end, so that nothing there takes the place of a library.
         sys.path.append("")
     raise_on_stop_signals()
+    keep_to_owner()
     try:
         code = cli.main(prog_name="adarelu-sweep", standalone_mode=False)
     except UserError as error:
@@ -88,5 +91,5 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    """Print an error as one line, whatever it quotes."""
-    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
+    """Print an error as one line without passwords, whatever it quotes."""
+    click.echo(f"Error: {concealed(' '.join(message.splitlines()))}", err=True)

@@ -1,6 +1,8 @@
 """``ui`` and ``server``: the home's own MLflow server."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,14 +13,38 @@ _port_option = click.option(
     type=click.IntRange(1, 65535),
     help="Port to listen on.  [default: the first free one from 5000]",
 )
+_host_option = click.option(
+    "--host",
+    metavar="ADDR",
+    help="Address to listen on; beyond this machine with --auth only.  [default: 127.0.0.1]",
+)
+_auth_option = click.option(
+    "--auth/--no-auth",
+    default=None,
+    help="Have MLflow ask for a user and password. The administrator's are those in "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.  [default: as before; at first, no]",
+)
+_allow_option = click.option(
+    "--allow-host",
+    "allowed_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A further name under which browsers may ask for it; repeatable.",
+)
+
+
+def _listening(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the server listens, and to whom."""
+    for option in (_allow_option, _auth_option, _host_option, _port_option, options.home_option):
+        command = option(command)
+    return command
 
 
 @click.command("ui")
-@options.home_option
-@_port_option
-def ui_command(home: Path | None, port: int | None) -> None:
+@_listening
+def ui_command(home: Path | None, **listening: Any) -> None:
     """Start the home's MLflow server, or join it, and print its address."""
-    click.echo(f"MLflow's UI: {_ensure(home, port)}")
+    click.echo(f"MLflow's UI: {_ensure(home, **listening)}")
     click.echo("It stays up until 'adarelu-sweep server stop'.", err=True)
 
 
@@ -26,16 +52,16 @@ def ui_command(home: Path | None, port: int | None) -> None:
 def server_command() -> None:
     """Start, stop or look at the home's MLflow server.
 
-    Sweeps start it by themselves and leave it up. It listens on 127.0.0.1 alone.
+    Sweeps start it by themselves and leave it up. It listens on 127.0.0.1 alone, unless told
+    otherwise.
     """
 
 
 @server_command.command("start")
-@options.home_option
-@_port_option
-def start(home: Path | None, port: int | None) -> None:
+@_listening
+def start(home: Path | None, **listening: Any) -> None:
     """Start the server, or join it, and print its address."""
-    click.echo(_ensure(home, port))
+    click.echo(_ensure(home, **listening))
 
 
 @server_command.command("stop")
@@ -66,6 +92,7 @@ def status(home: Path | None, as_json: bool) -> None:
             "up": server is not None,
             "answers": answers,
             "url": server.url if server else None,
+            "asks": server.asks if server else None,
             "pid": server.pid if server else None,
         }
         click.echo(json.dumps(state, indent=2))
@@ -76,8 +103,14 @@ def status(home: Path | None, as_json: bool) -> None:
         click.echo(f"{server.url} (process {server.pid}) {words}")
 
 
-def _ensure(home: Path | None, port: int | None) -> str:
+def _ensure(
+    home: Path | None,
+    port: int | None,
+    host: str | None,
+    auth: bool | None,
+    allowed_hosts: tuple[str, ...],
+) -> str:
     from adarelu_sweep.home import Home
     from adarelu_sweep.tracking.server import ensure_server
 
-    return ensure_server(Home.locate(home), port).url
+    return ensure_server(Home.locate(home), port, host, auth, allowed_hosts).url

@@ -1,6 +1,7 @@
 """``status``, ``list`` and ``report``: looking at studies, whatever state they are in."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ def report_command(
     The report is logged on the study's run in MLflow too.
     """
     from adarelu_sweep.home import Home, resolved
+    from adarelu_sweep.privacy import as_the_user_has_it
     from adarelu_sweep.reporting.collecting import collect
     from adarelu_sweep.reporting.document import as_json
     from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
@@ -114,7 +116,8 @@ def report_command(
     ledger = Ledger.existing(here.optuna_db).open(name)
     results = collect(ledger, here, baseline, threshold)
     folder = resolved(output) if output else here.report_folder(name)
-    write_report(results, folder, figures=not no_figures)
+    with as_the_user_has_it() if output else nullcontext():
+        write_report(results, folder, figures=not no_figures)
     formats = {"table": as_table, "markdown": as_markdown, "csv": as_csv, "json": as_json}
     click.echo(formats[style](results), nl=False)
     click.echo(f"The whole report: {folder / 'report.html'}", err=True)
@@ -127,19 +130,24 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
 
     Of a complete study, the best model is registered too, if that failed before.
     """
+    from adarelu_sweep.tracking.address import require_answer
     from adarelu_sweep.tracking.connecting import connect, given_address
+    from adarelu_sweep.tracking.secrets import concealed, in_one_line
 
     try:
-        tracker = connect(home, ledger.record, given_address(ledger.record))
+        address = given_address(ledger.record)
+        if address is not None:
+            require_answer(address)
+        tracker = connect(home, ledger.record, address)
         tracker.log_report(report)
         if state == "complete" and (trouble := tracker.register_best(report)):
-            click.echo(f"Warning: {trouble}", err=True)
+            click.echo(f"Warning: {concealed(trouble)}", err=True)
         click.echo(f"It is logged in MLflow: {tracker.address}", err=True)
         if ledger.record.tracking_uri is None:
             click.echo("The server stays up until 'adarelu-sweep server stop'.", err=True)
     except Exception as error:  # of the network, the server, or MLflow's client
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        click.echo(f"Warning: the report is not logged in MLflow: {reason}", err=True)
+        said = in_one_line(error)
+        click.echo(f"Warning: the report is not logged in MLflow: {said}", err=True)
 
 
 def _states(home: "Home") -> "list[StudyState]":

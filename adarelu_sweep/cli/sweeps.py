@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from adarelu_sweep.cli import options
 from adarelu_sweep.cli.background import Given, leave, run_in_background
@@ -59,7 +60,10 @@ def launch_command(
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
     from adarelu_sweep.supervising.sweep import Machine, launch
+    from adarelu_sweep.tracking.address import refuse_password
 
+    if ctx.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE:
+        refuse_password(tracking_uri or "")
     study = read_study(study_file, overrides, name)
     if detach:
         given: dict[str, Given] = {"--home": home, "--name": name, "--set": overrides}

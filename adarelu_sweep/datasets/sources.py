@@ -23,6 +23,7 @@ from adarelu_sweep.datasets.catalog import (
     names,
 )
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.privacy import users_umask
 
 __all__ = ["Arrays", "Form", "Status", "check", "fetch", "limited", "names", "read"]
 
@@ -39,7 +40,12 @@ def fetch(name: str, data_dir: Path) -> Status:
         return status
     command = [sys.executable, "-m", "adarelu_sweep.datasets.download", name, str(data_dir)]
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        umask=users_umask(),  # the data folder may be shared
     )
     if done.returncode:
         reason = done.stdout.strip() or f"its process ended with status {done.returncode}"

@@ -30,14 +30,17 @@ from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
+from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
+    problem_with,
     require_answer,
     take_credentials,
-    without_password,
+    with_password,
 )
 from adarelu_sweep.tracking.connecting import connect, given_address
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
+from adarelu_sweep.tracking.secrets import without_password
 from adarelu_sweep.tracking.snapshot import RunStatus
 from adarelu_sweep.tracking.study_report import StudyReport
 
@@ -105,8 +108,10 @@ def launch(
     ledger.refuse_existing(study.name)
     slots = machine.slots(None, console)
     if tracking_uri is not None:
-        tracking_uri = take_credentials(tracking_uri)
+        tracking_uri = take_credentials(with_password(tracking_uri))
         require_answer(tracking_uri)
+    elif authentication.is_on(home):
+        authentication.require_credentials()
     data_folder = home.data_folder(machine.data_folder)
     require_data(study, data_folder, console)
     rehearse(study, data_folder)
@@ -170,6 +175,7 @@ def resume(
             return study_ledger, ending
         slots = machine.slots(record, console)
         tracking_uri = given_address(record)
+        _warn_of_silence(tracking_uri, console)
         remembered = Path(record.data_folder) if record.data_folder else None
         data_folder = home.data_folder(machine.data_folder, remembered)
         require_data(record.study, data_folder, console)
@@ -198,6 +204,13 @@ def require_data(study: Study, data_folder: Path, console: Console) -> None:
         if not check(name, data_folder).present:
             console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
             fetch(name, data_folder)
+
+
+def _warn_of_silence(tracking_uri: str | None, console: Console) -> None:
+    """Say that the tracking server does not answer; a study that was begun goes on without it."""
+    if tracking_uri is not None and (problem := problem_with(tracking_uri)):
+        said = problem.partition(": start it")[0]
+        console.print(f"Warning: {said}; what is trained waits in the home for it", **_PLAIN)
 
 
 def _refuse_leftovers(folder: Path) -> None:

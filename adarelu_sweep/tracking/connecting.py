@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.address import require_answer, take_credentials, with_password
+from adarelu_sweep.tracking.authentication import require_credentials
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.server import ensure_server
 
@@ -15,18 +16,25 @@ if TYPE_CHECKING:
 def given_address(record: StudyRecord) -> str | None:
     """Return the tracking server that a study was launched with, or None for the home's own.
 
-    Its credentials are in the environment then. Raises UserError if it does not answer.
+    Its credentials are in the environment then.
     """
     if record.tracking_uri is None:
         return None
-    uri = take_credentials(with_password(record.tracking_uri))
-    require_answer(uri)
-    return uri
+    return take_credentials(with_password(record.tracking_uri))
 
 
 def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "MlflowTracker":
-    """Reach the tracking server, starting the home's own if none was given; takes seconds."""
-    uri = tracking_uri or ensure_server(home).url
+    """Reach the tracking server, starting the home's own if none was given; takes seconds.
+
+    Raises UserError where the home's own asks for a user and password that are not there.
+    """
+    uri = tracking_uri
+    if uri is None:
+        server = ensure_server(home)
+        uri = server.url
+        if server.asks:
+            require_credentials()
+            require_answer(uri)
     prepare_client()
     # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
     from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker

@@ -14,7 +14,7 @@ class Delivered(BaseModel):
     run_id: str
     experiment: str = ""
     """The experiment's id, where the run is a study's."""
-    status: str = "RUNNING"
+    status: RunStatus = "RUNNING"
     epochs: int = 0
     params: bool = False
     artifacts: bool = False
@@ -25,7 +25,7 @@ class Delivered(BaseModel):
         """Return what is kept in a trial's or study's folder, or None if nothing is."""
         try:
             return cls.model_validate_json((folder / _FILE).read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
 
     @classmethod
@@ -33,6 +33,12 @@ class Delivered(BaseModel):
         """Return whether a run that ended with this status has arrived whole."""
         delivered = cls.read(folder)
         return delivered is not None and delivered.status == status
+
+    @classmethod
+    def below(cls, folder: Path) -> "dict[str, Delivered]":
+        """Return what is kept in the folders below a study's: the id of a run to what arrived."""
+        found = (cls.read(path.parent) for path in folder.glob(f"*/**/{_FILE}"))
+        return {delivered.run_id: delivered for delivered in found if delivered is not None}
 
     def write(self, folder: Path) -> None:
         """Keep it."""

@@ -12,10 +12,13 @@ from contextlib import suppress
 from threading import Condition, Event, Thread
 from typing import Protocol
 
+from adarelu_sweep.tracking.secrets import concealed, in_one_line
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
 from adarelu_sweep.tracking.study_report import StudyReport
 
 _RETRY_SECONDS = 2.0
+_LONGEST = 8  # times as long, after many failures
+_THE_STUDY = ""  # among the trials' keys, of which none is empty
 _ENDING_SECONDS = 240.0
 
 
@@ -40,7 +43,8 @@ class Delivery:
 
     Args:
         connect: Makes the tracker; called in the background, again until it succeeds.
-        on_trouble: Told once, in one line, when the tracker cannot be reached.
+        on_trouble: Told in one line what cannot be delivered: once for every outage, which lasts
+            until all that failed has arrived.
         threads: How many trials are delivered at a time.
     """
 
@@ -57,7 +61,8 @@ class Delivery:
         self._order: deque[str] = deque()
         self._in_hand: set[str] = set()
         self._last_success = time.monotonic()
-        self._troubled = False
+        self._failing: set[str] = set()
+        self._finishing = False
         self._closed = False
         self._tracker: Tracker | None = None
         self._threads = [
@@ -75,13 +80,18 @@ class Delivery:
     def finish(self, status: RunStatus, report: StudyReport | None, patience: float) -> bool:
         """Deliver what is left, end the study, and return whether all of it arrived.
 
-        Gives up once nothing was delivered for ``patience`` seconds. Ending a study that was not
-        killed may take longer: there is a report to send and a model to register.
+        Gives up once nothing was delivered for ``patience`` seconds; where the study was killed,
+        after so many in all. Ending a study that was not killed may take longer: there is a report
+        to send and a model to register.
         """
+        killed = status == "KILLED"
         with self._changed:
-            self._last_success = time.monotonic()
+            self._finishing = True
+            self._changed.notify_all()
+            began = self._last_success = time.monotonic()
             while self._waiting or self._in_hand or self._tracker is None:
-                left = self._last_success + patience - time.monotonic()
+                since = began if killed else self._last_success
+                left = since + patience - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
@@ -92,51 +102,68 @@ class Delivery:
         if tracker is None:
             return False
         ended = Event()
-        ending = Thread(target=self._end, args=(tracker, status, report, ended), daemon=True)
+        # A server that takes no trial gets one chance at the end.
+        tries_until = time.monotonic() + (patience if delivered and not killed else 0)
+        ending = Thread(
+            target=self._end, args=(tracker, status, report, ended, tries_until), daemon=True
+        )
         ending.start()
-        ending.join(patience if status == "KILLED" else patience + _ENDING_SECONDS)
+        ending.join(patience if killed else patience + _ENDING_SECONDS)
         return ended.is_set() and delivered
 
     def _end(
-        self, tracker: Tracker, status: RunStatus, report: StudyReport | None, ended: Event
+        self,
+        tracker: Tracker,
+        status: RunStatus,
+        report: StudyReport | None,
+        ended: Event,
+        tries_until: float,
     ) -> None:
-        try:
-            trouble = tracker.end_study(status, report)
-        except Exception as error:
-            self._report(error)
-        else:
-            ended.set()
-            if trouble is not None:
-                self._on_trouble(trouble)
+        while not ended.is_set():
+            try:
+                trouble = tracker.end_study(status, report)
+            except Exception as error:
+                self._failed(_THE_STUDY, error)
+                if time.monotonic() >= tries_until:
+                    return
+                time.sleep(_RETRY_SECONDS)
+            else:
+                ended.set()
+                if trouble is not None:
+                    self._on_trouble(concealed(trouble))
 
     def _work(self, index: int) -> None:
         if index == 0 and not self._establish():
             return
+        failures = 0
         while (snapshot := self._take()) is not None:
             delivered = self._deliver(snapshot)
+            failures = 0 if delivered else failures + 1
             with self._changed:
                 self._in_hand.discard(snapshot.key)
                 self._changed.notify_all()
                 if not delivered:
                     if snapshot.key not in self._waiting:
                         self._put(snapshot)
-                    self._pause()
+                    self._pause(failures)
 
     def _establish(self) -> bool:
         """Connect, however often it takes; return whether that succeeded before the end."""
+        failures = 0
         while True:
             try:
                 tracker = self._connect()
                 tracker.begin_study()
             except Exception as error:
-                self._report(error)
+                self._failed(_THE_STUDY, error)
             else:
                 with self._changed:
                     self._tracker = tracker
-                    self._succeeded()
+                    self._succeeded(_THE_STUDY)
                 return True
+            failures += 1
             with self._changed:
-                if self._pause():
+                if self._pause(failures):
                     return False
 
     def _take(self) -> TrialSnapshot | None:
@@ -157,18 +184,28 @@ class Delivery:
         try:
             self._tracker.deliver(snapshot)
         except Exception as error:
-            self._report(error)
+            self._failed(snapshot.key, error)
             # The server may be gone for good, or up again elsewhere.
             with suppress(Exception):
                 self._tracker = self._connect()
             return False
         with self._changed:
-            self._succeeded()
+            self._succeeded(snapshot.key)
         return True
 
-    def _pause(self) -> bool:
-        """Wait before the next attempt; return whether the end came meanwhile."""
-        return self._changed.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
+    def _pause(self, failures: int) -> bool:
+        """Wait before the next attempt; return whether the end came meanwhile.
+
+        After many failures in a row the wait is longer, until the end is near.
+        """
+        near = self._finishing
+        longer = 1 if near else min(2 ** (failures - 1), _LONGEST)
+        return (
+            self._changed.wait_for(
+                lambda: self._closed or (self._finishing and not near), _RETRY_SECONDS * longer
+            )
+            and self._closed
+        )
 
     def _put(self, snapshot: TrialSnapshot) -> None:
         if snapshot.key not in self._waiting:
@@ -176,18 +213,18 @@ class Delivery:
         self._waiting[snapshot.key] = snapshot
         self._changed.notify_all()
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, key: str) -> None:
         self._last_success = time.monotonic()
-        self._troubled = False
+        self._failing.discard(key)
         self._changed.notify_all()
 
-    def _report(self, error: Exception) -> None:
-        """Tell the user once, not at every attempt."""
+    def _failed(self, key: str, error: Exception) -> None:
+        """Tell the user once, not at every attempt and not for every trial."""
         with self._changed:
-            if self._troubled:
-                return
-            self._troubled = True
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self._on_trouble(
-            f"records cannot be delivered ({reason}); training goes on, and they wait in the home"
-        )
+            known = bool(self._failing)
+            self._failing.add(key)
+        if not known:
+            self._on_trouble(
+                f"records cannot be delivered ({in_one_line(error)}); training goes on, and they "
+                "wait in the home"
+            )

@@ -46,16 +46,23 @@ class Experiment:
             if not token:
                 return found
 
-    def ensure_run(self, query: str, name: str, tags: dict[str, str]) -> Run:
-        """Return the run that the query finds; restore it if it was deleted, make it if absent."""
+    def ensure_run(
+        self, query: str, name: str, tags: dict[str, str], known: str | None = None
+    ) -> Run:
+        """Return the run that the query finds; restore it if it was deleted, make it if absent.
+
+        Of several, which requests made whose answers came too late, the one stays whose id is
+        ``known``, else the oldest; the others are deleted.
+        """
         found = self.client.search_runs(
             [self.id], query, ViewType.ALL, 20, order_by=["attributes.start_time ASC"]
         )
+        found.sort(key=lambda run: run.info.run_id != known)
         active = [run for run in found if run.info.lifecycle_stage == "active"]
         if found and not active:
             self.client.restore_run(found[0].info.run_id)
             return found[0]
-        for twin in active[1:]:  # made by a request whose answer came too late
+        for twin in active[1:]:
             self.client.delete_run(twin.info.run_id)
         return active[0] if active else self.make_run(name, tags)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.address import charts_address
@@ -17,15 +18,17 @@ from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.experiment import COLOUR_TAG, KIND_TAG, STUDY_TAG, Experiment
 from adarelu_sweep.tracking.probes import layer_means
 from adarelu_sweep.tracking.registration import register_best
+from adarelu_sweep.tracking.settling import TRIAL_TAG, settle
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
 from adarelu_sweep.tracking.study_report import StudyReport
 from adarelu_sweep.training.history import MODEL, History
 from adarelu_sweep.training.settings import TrialSettings
 
-_TRIAL_TAG = "adarelu_sweep.trial"
 _NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
 _GREY = "#999999"  # the colours are for the arms
 _NOTE_LENGTH = 8000  # MLflow's own limit of a tag
+# What MLflow says of a run that is not there, and of one that was deleted.
+_GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 _CUT = "\n\n(Cut here; the whole is among the artifacts, under report/.)"
 
 
@@ -41,10 +44,12 @@ class MlflowTracker:
         self._study_folder = study_folder
         self._experiment = Experiment(uri, record)
         self._client = self._experiment.client
+        delivered = Delivered.read(study_folder)
         run = self._experiment.ensure_run(
             f"tags.`{STUDY_TAG}` = '{record.uid}' AND tags.`{KIND_TAG}` = 'study'",
             record.study.name,
             {KIND_TAG: "study", _NOTE_TAG: _note(record), COLOUR_TAG: _GREY},
+            known=delivered.run_id if delivered else None,
         )
         self.parent_run: str = run.info.run_id
         self._start: int = run.info.start_time
@@ -77,6 +82,7 @@ class MlflowTracker:
             if status == "FINISHED":
                 trouble = self.register_best(report)
         if status != "KILLED":
+            settle(self._experiment, self._study_folder, self.parent_run)
             self._set_study_status(status)
         return trouble
 
@@ -97,7 +103,16 @@ class MlflowTracker:
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
-        delivered = Delivered.read(snapshot.folder) or self._find_or_make(snapshot)
+        known = Delivered.read(snapshot.folder)
+        try:
+            self._bring_up_to_date(snapshot, known or self._find_or_make(snapshot))
+        except MlflowException as error:
+            if known is None or error.error_code not in _GONE:
+                raise
+            # Somebody deleted the run, or the server's records: it is restored, or made again.
+            self._bring_up_to_date(snapshot, self._find_or_make(snapshot))
+
+    def _bring_up_to_date(self, snapshot: TrialSnapshot, delivered: Delivered) -> None:
         if snapshot.status == "RUNNING" and delivered.status != "RUNNING":
             self._experiment.set_status(delivered.run_id, "RUNNING")
             delivered.status = "RUNNING"
@@ -143,11 +158,11 @@ class MlflowTracker:
         settings = snapshot.settings
         trial = f"{self._record.uid}/{snapshot.key}"
         run = self._experiment.ensure_run(
-            f"tags.`{_TRIAL_TAG}` = '{trial}'",
+            f"tags.`{TRIAL_TAG}` = '{trial}'",
             _trial_name(snapshot.number, settings),
             {
                 KIND_TAG: "trial",
-                _TRIAL_TAG: trial,
+                TRIAL_TAG: trial,
                 "mlflow.parentRunId": self.parent_run,
                 "arm": settings.arm,
                 "seed": str(settings.seed),

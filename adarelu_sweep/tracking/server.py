@@ -6,20 +6,29 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
 from filelock import FileLock
+from pydantic import Field, TypeAdapter
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
-from adarelu_sweep.tracking import first_start
+from adarelu_sweep.tracking import authentication, first_start
+from adarelu_sweep.tracking.listening import (
+    HOST,
+    address_of,
+    allowed_patterns,
+    browsed_names,
+    is_loopback,
+)
 
-HOST = "127.0.0.1"
 FIRST_PORT = 5000
 _START_TIMEOUT = 120.0  # seconds
 _START_ATTEMPTS = 5
@@ -30,14 +39,17 @@ _CLOCK_STEP = 60.0  # seconds by which the wall clock may be set while a server 
 class Server:
     """A running MLflow server of a home."""
 
-    pid: int
-    process_started: float
-    port: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    process_started: Annotated[float, Field(gt=0, lt=1e11)]
+    port: Annotated[int, Field(gt=0, lt=2**16)]
+    host: Annotated[str, Field(pattern=r"^[\w.:-]+$")] = HOST
+    asks: bool = False
+    """Whether it asks for a user and password."""
 
     @property
     def url(self) -> str:
-        """Its address, for browsers and clients."""
-        return f"http://{HOST}:{self.port}"
+        """Its address, for browsers and clients of this machine."""
+        return f"http://{address_of(self.host)}:{self.port}"
 
     def is_alive(self) -> bool:
         """Return whether the process still runs."""
@@ -84,26 +96,50 @@ def find_server(home: Home) -> Server | None:
     return server if server is not None and server.is_alive() else None
 
 
-def ensure_server(home: Home, port: int | None = None) -> Server:
+def ensure_server(
+    home: Home,
+    port: int | None = None,
+    host: str | None = None,
+    auth: bool | None = None,
+    allowed_hosts: Sequence[str] = (),
+) -> Server:
     """Join the home's server or start one, and return once it answers.
 
     Args:
         home: The home whose records the server serves.
         port: The port wanted; by default the first free one from 5000. Raises UserError if it is
             taken, or if the server already listens on another.
+        host: The address to listen on, by default loopback. Raises UserError for another one where
+            the server asks nobody for a password.
+        auth: Switch MLflow's authentication of this home on or off; None leaves it as it is.
+        allowed_hosts: Names under which browsers reach it, beside those of this machine.
     """
     home.create()
+    asks = authentication.is_on(home) if auth is None else auth
+    if not asks and not is_loopback(host or HOST):
+        raise UserError(
+            f"--host {host} lets others reach the server: add --auth, with an administrator's user "
+            f"and password in {authentication.USER} and {authentication.PASSWORD}"
+        )
     # Between the choice of a free port and its use, another server may have taken it.
     for _ in range(_START_ATTEMPTS if port is None else 1):
         with _lock(home):
             server = find_server(home)
             if server is None:
                 _clear(home)  # a killed server may have left a process on its port
-                server = _start(home, port)
-            elif port is not None and port != server.port:
+                if auth is not None:
+                    authentication.switch(home, auth)
+                server = _start(home, port, host or HOST, asks, allowed_hosts)
+            elif server != replace(
+                server,
+                port=port or server.port,
+                host=host or server.host,
+                asks=server.asks if auth is None else auth,
+            ):
                 raise UserError(
-                    f"the server of this home is already up at {server.url}; use that, or stop it "
-                    "with 'adarelu-sweep server stop'"
+                    f"the server of this home is already up at {server.url}"
+                    f"{'' if server.asks else ', without --auth'}; use that, or stop it with "
+                    "'adarelu-sweep server stop'"
                 )
         if _comes_up(server):
             _conclude_first_start(home, server)
@@ -139,8 +175,8 @@ def _clear(home: Home) -> Server | None:
 
 def _recorded(home: Home) -> Server | None:
     try:
-        return Server(**json.loads(home.server_file.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return TypeAdapter(Server).validate_json(home.server_file.read_bytes())
+    except (OSError, ValueError):
         return None
 
 
@@ -156,34 +192,50 @@ def _end(server: Server) -> bool:
     return bool(processes)
 
 
-def _start(home: Home, port: int | None) -> Server:
-    if port is not None and not _is_free(port):
-        raise UserError(f"port {port} is in use: give another with --port, or leave it out")
-    port = port or next(p for p in range(FIRST_PORT, 65536) if _is_free(p))
+def _start(
+    home: Home, port: int | None, host: str, asks: bool, allowed_hosts: Sequence[str]
+) -> Server:
+    if port is not None and not _is_free(port, host):
+        raise UserError(
+            f"{host} has no port {port} that is free: give another with --port, or leave it out"
+        )
+    port = port or next((p for p in range(FIRST_PORT, 65536) if _is_free(p, host)), None)
+    if port is None:
+        raise UserError(f"--host {host}: not an address of this machine to listen on")
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_TRACKING")}
+    # Nothing of the user's own, neither a tracking server nor what would open this one.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     environment |= {
         # One process and no job runner: a third of the time and memory of the default.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    if asks:
+        environment |= authentication.server_environment(home)
+    names = browsed_names(host, allowed_hosts)
     with home.server_log.open("ab") as log:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mlflow", "server"),
                 *("--backend-store-uri", f"sqlite:///{home.mlflow_db}"),
                 *("--artifacts-destination", str(home.artifacts)),
-                *("--host", HOST, "--port", str(port), "--workers", "1"),
+                *("--host", host, "--port", str(port), "--workers", "1"),
+                # Against other names that lead here, and against pages from elsewhere.
+                *("--allowed-hosts", ",".join(allowed_patterns(names))),
+                *("--cors-allowed-origins", ",".join(f"http://{name}:{port}" for name in names)),
+                *(("--app-name", "basic-auth") if asks else ()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=home.root,
             env=environment,
+            umask=0o077,
             start_new_session=True,  # it outlives the sweep that started it
         )
-    server = Server(process.pid, psutil.Process(process.pid).create_time(), port)
+    started = psutil.Process(process.pid).create_time()
+    server = Server(process.pid, started, port, host, asks)
     write_atomically(home.server_file, json.dumps(asdict(server)).encode())
     return server
 
@@ -198,12 +250,13 @@ def _comes_up(server: Server) -> bool:
     return True
 
 
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
+def _is_free(port: int, host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
         # As the server will bind it: a connection in TIME_WAIT does not count as use.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError):
+            probe.bind((host, port))
+        except (OSError, OverflowError, ValueError):
             return False
     return True

@@ -1,0 +1,322 @@
+"""Closed by default: who reaches the server, where passwords are not, who may read the files."""
+
+import base64
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.tracking.address import refuse_password, take_credentials, with_password
+from adarelu_sweep.tracking.listening import address_of, browsed_names, is_loopback
+from adarelu_sweep.tracking.secrets import concealed, password_in, without_password
+from tests.proxy import Proxy
+from tests.sweeps import STUDY, Command, Hasty
+
+USER, PASSWORD = "boss", "hunter2/secret@%41 x"
+LOGIN = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+FORMS = {
+    PASSWORD.encode(),
+    quote(PASSWORD, safe="").encode(),
+    base64.b64encode(f"{USER}:{PASSWORD}".encode()),
+}
+FEW = (
+    *("--set", "matrix.seeds=1", "--set", "matrix.activation=relu", "--set", "training.epochs=1"),
+    *("--set", "data.train_limit=64", "--set", "report.register_model=true"),
+)
+
+
+def assert_nowhere(text: bytes | str, place: object) -> None:
+    content = text.encode() if isinstance(text, str) else text
+    assert not any(form in content for form in FORMS), f"the password is in {place}: {content!r}"
+
+
+@contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """All command lines of the machine while it lasts, as everybody can read them."""
+    seen: set[str] = set()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    seen.add("\0".join(process.cmdline()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watching.join()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """A home whose server asks for a password; the user's umask keeps nobody out."""
+    command = Command(tmp_path_factory.mktemp("closed") / "home", **LOGIN)
+    yield command
+    command.close()
+
+
+def started(command: Command, *arguments: str) -> str:
+    with umask(0):
+        return command.succeed("server", "start", *arguments).strip()
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def asked(url: str, user: str = "", password: str = "", **headers: str) -> int:
+    """The status with which a server answers a search for experiments."""
+    if user:
+        both = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {both}"
+    request = Request(
+        f"{url}/api/2.0/mlflow/experiments/search",
+        data=b'{"max_results": 1}',
+        headers={"Content-Type": "application/json"} | headers,
+    )
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+# The server
+
+
+def test_beyond_loopback_the_server_asks_for_a_password(guarded: Command) -> None:
+    done = guarded.run("ui", "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--host 0.0.0.0 lets others reach the server: add --auth" in done.stderr
+    assert not (guarded.home / "server.json").exists()
+    with command_lines() as seen:
+        url = started(guarded, "--host", "0.0.0.0", "--auth", "--allow-host", "lab.example")
+    for line in seen:
+        assert_nowhere(line, "a command line")
+    assert asked(url) == 401
+    assert asked(url, USER, "wrong password") == 401
+    assert asked(url, USER, PASSWORD) == 200
+    assert asked(url, USER, PASSWORD, Host="lab.example") == 200
+    assert asked(url, USER, PASSWORD, Host="rebound.example") == 403
+    assert asked(url, USER, PASSWORD, Origin="http://evil.example") == 403
+    status = guarded.json("server", "status", "--json")
+    assert status["asks"] is True
+    port = int(url.rpartition(":")[2])
+    for address in browsed_names("0.0.0.0")[3:]:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            assert asked(url, USER, PASSWORD, Host=f"{address}:{port}") == 200
+    assert "already up at" in guarded.run("server", "start", "--no-auth").stderr
+
+
+def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Path) -> None:
+    """A whole sweep against a server that asks, and that fails now and then."""
+    url = started(guarded)
+    proxy = Proxy(url)
+    # Answers, fails a few times, works.
+    proxy.fate = lambda _request: "error" if 1 <= len(proxy.seen) <= 3 else "pass"
+    address = f"{proxy.url.replace('//', f'//{USER}:' + quote(PASSWORD, safe='') + '@')}"
+    sweeper = Hasty(tmp_path / "home", MLFLOW_TRACKING_URI=address)
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    said = []
+    try:
+        with command_lines() as seen, umask(0):
+            said.append(sweeper.run("launch", study, "--name", "guarded", *FEW))
+            assert "records cannot be delivered" in said[0].stderr
+            said.append(sweeper.run("status", "guarded"))
+            elsewhere = tmp_path / "elsewhere"
+            said.append(sweeper.run("report", "guarded", "--output", elsewhere, "--no-figures"))
+            proxy.close()
+            for verb in ("resume", "report"):
+                said.append(sweeper.run(verb, "guarded"))
+            sweeper.environment["MLFLOW_TRACKING_URI"] += ":bad:port"
+            refused = sweeper.run("launch", study, "--name", "other")
+    finally:
+        proxy.end()
+    for done in said:
+        assert done.returncode == 0, done.stderr
+    assert refused.returncode == 2
+    assert "is not logged in MLflow" in said[-1].stderr
+    for done in [*said, refused]:
+        assert_nowhere(done.stdout + done.stderr, done.args)
+    assert len(seen) > 5
+    for line in seen:
+        assert_nowhere(line, "a command line")
+    for home in (sweeper.home, guarded.home):
+        for path in home.rglob("*"):
+            if path.is_file():
+                assert_nowhere(path.read_bytes(), path)
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            assert path.is_symlink() or mode & 0o077 == 0, f"{path} has the mode {mode:o}"
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o777
+    assert stat.S_IMODE((elsewhere / "report.html").stat().st_mode) == 0o666
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LOGIN.items():
+            patch.setenv(name, value)
+        client = MlflowClient(url)
+        experiment = client.get_experiment_by_name("guarded")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert len(runs) == 3
+        for run in runs:
+            assert_nowhere(json.dumps(run.to_dictionary()), run.info.run_name)
+        assert client.get_model_version_by_alias("guarded", "best").run_id
+
+
+def test_the_homes_own_server_asks_its_sweeps_too(guarded: Command, tmp_path: Path) -> None:
+    started(guarded)
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    stranger = Command(guarded.home)
+    done = stranger.run("launch", study, *FEW)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "the server of this home asks for a user and password" in done.stderr
+    done = guarded.run("launch", study, *FEW, "--set", "report.register_model=false")
+    assert done.returncode == 0, done.stderr
+    assert "deliver" not in done.stderr
+    done = stranger.run("report", "small", "--no-figures")
+    assert "is not logged in MLflow: the server of this home asks for" in done.stderr
+
+
+def test_a_server_that_asks_says_so_at_launch(guarded: Command, tmp_path: Path) -> None:
+    url = started(guarded)
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    sweeper = Command(tmp_path / "home")
+    done = sweeper.run("launch", study, "--tracking-uri", url)
+    assert done.returncode == 2
+    assert "asks for a user and password: set MLFLOW_TRACKING_USERNAME" in done.stderr
+    sweeper.environment |= LOGIN | {"MLFLOW_TRACKING_PASSWORD": "another one"}
+    done = sweeper.run("launch", study, "--tracking-uri", url)
+    assert done.returncode == 2
+    assert "refuses the user and password" in done.stderr
+    assert "another one" not in done.stderr
+
+
+def test_what_can_be_no_server_that_asks(tmp_path: Path) -> None:
+    for login, reason in (
+        ({}, "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ({"MLFLOW_TRACKING_USERNAME": "boss"}, "set MLFLOW_TRACKING_PASSWORD"),
+        (LOGIN | {"MLFLOW_TRACKING_PASSWORD": "short"}, "give 12 ASCII characters"),
+        (LOGIN | {"MLFLOW_TRACKING_PASSWORD": "with an umlaut ü"}, "give 12 ASCII characters"),
+        (LOGIN | {"MLFLOW_TRACKING_USERNAME": "a\nb"}, "no usable name"),
+    ):
+        done = Command(tmp_path / "home", **login).run("server", "start", "--auth")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert reason in done.stderr
+        assert not (tmp_path / "home" / "server-auth").exists()
+    for host in ("192.0.2.1", "no such host", ";", ""):
+        done = Command(tmp_path / "other", **LOGIN).run("server", "start", "--auth", "--host", host)
+        assert host == "" or done.returncode == 2
+        if host == "":
+            Command(tmp_path / "other").succeed("server", "stop")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback", "address"),
+    [
+        ("127.0.0.1", True, "127.0.0.1"),
+        ("127.1.2.3", True, "127.1.2.3"),
+        ("localhost", True, "localhost"),
+        ("::1", True, "[::1]"),
+        ("0.0.0.0", False, "127.0.0.1"),
+        ("::", False, "[::1]"),
+        ("10.0.0.1", False, "10.0.0.1"),
+        ("localhost.example", False, "localhost.example"),
+    ],
+)
+def test_addresses_to_listen_on(host: str, loopback: bool, address: str) -> None:
+    assert is_loopback(host) is loopback
+    assert address_of(host) == address
+    assert {"localhost", "127.0.0.1", "[::1]"} <= set(browsed_names(host))
+    assert "0.0.0.0" not in browsed_names(host)
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "kept"),
+    [
+        ("http://u:pw@h:1/x", "pw", "http://u@h:1/x"),
+        ("http://u:p@ss@h/x", "p@ss", "http://u@h/x"),
+        ("postgresql+psycopg2://u:p%2Fw@h/db?x=1", "p%2Fw", "postgresql+psycopg2://u@h/db?x=1"),
+        ("postgresql://h/db?user=u&password=pw&a=1", "pw", "postgresql://h/db?user=u&a=1"),
+        ("mysql://h/db?passwd=pw", "pw", "mysql://h/db"),
+        ("http://u@h", None, "http://u@h"),
+        ("http://h:5000", None, "http://h:5000"),
+        ("sqlite:///a/b.db", None, "sqlite:///a/b.db"),
+    ],
+)
+def test_passwords_in_addresses(address: str, password: str | None, kept: str) -> None:
+    assert password_in(address) == password
+    assert without_password(address) == kept
+    hidden = concealed(f"cannot reach {address}: it is gone")
+    assert password is None or password not in hidden
+    if password is None:
+        refuse_password(address)
+        return
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as raised:
+        refuse_password(address)
+    assert password not in str(raised.value).replace("password", "").replace("passwd", "")
+
+
+def test_a_password_on_the_command_line_is_refused(tmp_path: Path, study_file: Path) -> None:
+    command = Command(tmp_path / "home")
+    done = command.run("launch", study_file, "--tracking-uri", "postgresql://u:hunter2@h/db")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+    assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
+    assert not command.home.exists()
+
+
+def test_a_kept_address_gets_its_password_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = "postgresql://u:p%2Fw@h/db"
+    assert with_password("postgresql://u@h/db") == "postgresql://u@h/db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
+    assert with_password(without_password(whole)) == whole
+    assert with_password("postgresql://u@other/db") == "postgresql://u@other/db"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p/w")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert with_password("postgresql://u@h/db") == whole
+    assert with_password("postgresql://h/db") == "postgresql://h/db"
+    assert with_password("http://u@h") == "http://u@h"
+    assert with_password("sqlite:///x.db") == "sqlite:///x.db"
+    assert take_credentials(whole) == whole
+
+
+def test_what_the_environment_keeps_secret_is_in_no_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:other%2Fpassword@h/db")
+    text = f"who is {PASSWORD}, {quote(PASSWORD, safe='')} or other/password?"
+    assert concealed(text) == "who is ***, *** or ***?"
