@@ -13,7 +13,8 @@ def keep_to_owner() -> None:
 
     Workers, servers and the files that libraries write follow, without being asked one by one.
     """
-    os.environ[_KEPT] = f"{os.umask(_OWNER_ONLY):o}"
+    before = os.umask(_OWNER_ONLY)
+    os.environ.setdefault(_KEPT, f"{before:o}")  # a sweep in the background was started by another
 
 
 def users_umask() -> int:
