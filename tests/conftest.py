@@ -28,7 +28,8 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No home or tracking server of the person who runs the tests."""
-    for name in ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_GPU_LISTING", "MLFLOW_TRACKING_URI"):
+    tracking = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    for name in ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_GPU_LISTING", *tracking):
         monkeypatch.delenv(name, raising=False)
 
 

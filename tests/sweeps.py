@@ -35,15 +35,22 @@ def environment(**extra: str) -> dict[str, str]:
 class Command:
     """``adarelu-sweep`` with one home."""
 
-    _program: tuple[str, ...] = ("-m", "adarelu_sweep")
-
     def __init__(self, home: Path, **extra: str) -> None:
         self.home = home
         self.environment = environment(ADARELU_SWEEP_HOME=str(home), **extra)
+        self.patience: float | None = None
+        """Seconds after which a study that ended gives its records up, if not those of a user."""
         self._started: list[subprocess.Popen[str]] = []
 
+    def _program(self) -> list[str]:
+        if self.patience is None:
+            return ["-m", "adarelu_sweep"]
+        hurry = f"sweep._PATIENCE['complete'] = {self.patience}"
+        imports = "from adarelu_sweep.supervising import sweep"
+        return ["-c", f"{imports}; {hurry}; from adarelu_sweep.cli.main import main; main()"]
+
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, *self._program, *map(str, arguments)]
+        command = [sys.executable, *self._program(), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         process = subprocess.Popen(command, text=True, env=self.environment, **pipes)
         self._started.append(process)
@@ -68,13 +75,3 @@ class Command:
 
     def json(self, *arguments: str | Path) -> Any:
         return json.loads(self.succeed(*arguments))
-
-
-class Hasty(Command):
-    """The command, which gives up the records of a study that ended after a moment."""
-
-    _program = (
-        "-c",
-        "from adarelu_sweep.supervising import sweep; sweep._PATIENCE['complete'] = 3.0;"
-        "from adarelu_sweep.cli.main import main; main()",
-    )

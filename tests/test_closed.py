@@ -18,11 +18,21 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.tracking.address import refuse_password, take_credentials, with_password
+from adarelu_sweep.home import Home
+from adarelu_sweep.studies.reading import read_study
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.tracking.address import (
+    refuse_password,
+    require_answer,
+    take_credentials,
+    with_password,
+)
+from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.listening import address_of, browsed_names, is_loopback
 from adarelu_sweep.tracking.secrets import concealed, password_in, without_password
+from adarelu_sweep.tracking.server import ensure_server
 from tests.proxy import Proxy
-from tests.sweeps import STUDY, Command, Hasty
+from tests.sweeps import STUDY, Command
 
 USER, PASSWORD = "boss", "hunter2/secret@%41 x"
 LOGIN = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
@@ -33,7 +43,7 @@ FORMS = {
 }
 FEW = (
     *("--set", "matrix.seeds=1", "--set", "matrix.activation=relu", "--set", "training.epochs=1"),
-    *("--set", "data.train_limit=64", "--set", "report.register_model=true"),
+    *("--set", "data.train_limit=64"),
 )
 
 
@@ -49,7 +59,7 @@ def command_lines() -> Iterator[set[str]]:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.05):
+        while not ended.wait(0.2):
             for process in psutil.process_iter():
                 with suppress(psutil.Error):
                     seen.add("\0".join(process.cmdline()))
@@ -134,23 +144,26 @@ def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Pa
     """A whole sweep against a server that asks, and that fails now and then."""
     url = started(guarded)
     proxy = Proxy(url)
-    # Answers, fails a few times, works.
-    proxy.fate = lambda _request: "error" if 1 <= len(proxy.seen) <= 3 else "pass"
-    address = f"{proxy.url.replace('//', f'//{USER}:' + quote(PASSWORD, safe='') + '@')}"
-    sweeper = Hasty(tmp_path / "home", MLFLOW_TRACKING_URI=address)
+    proxy.fate = lambda _request: "pass" if not proxy.seen else "error"
+    address = proxy.url.replace("//", f"//{USER}:{quote(PASSWORD, safe='')}@")
+    sweeper = Command(tmp_path / "home", MLFLOW_TRACKING_URI=address)
     study = tmp_path / "study.toml"
     study.write_text(STUDY)
     said = []
+    sweeper.patience = 2.0
     try:
         with command_lines() as seen, umask(0):
             said.append(sweeper.run("launch", study, "--name", "guarded", *FEW))
             assert "records cannot be delivered" in said[0].stderr
+            proxy.all_are("pass")
+            sweeper.patience = None
+            said.append(sweeper.run("resume", "guarded"))
+            assert "deliver" not in said[1].stderr
             said.append(sweeper.run("status", "guarded"))
+            proxy.close()
             elsewhere = tmp_path / "elsewhere"
             said.append(sweeper.run("report", "guarded", "--output", elsewhere, "--no-figures"))
-            proxy.close()
-            for verb in ("resume", "report"):
-                said.append(sweeper.run(verb, "guarded"))
+            assert "is not logged in MLflow" in said[-1].stderr
             sweeper.environment["MLFLOW_TRACKING_URI"] += ":bad:port"
             refused = sweeper.run("launch", study, "--name", "other")
     finally:
@@ -158,7 +171,6 @@ def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Pa
     for done in said:
         assert done.returncode == 0, done.stderr
     assert refused.returncode == 2
-    assert "is not logged in MLflow" in said[-1].stderr
     for done in [*said, refused]:
         assert_nowhere(done.stdout + done.stderr, done.args)
     assert len(seen) > 5
@@ -183,41 +195,37 @@ def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Pa
         assert len(runs) == 3
         for run in runs:
             assert_nowhere(json.dumps(run.to_dictionary()), run.info.run_name)
-        assert client.get_model_version_by_alias("guarded", "best").run_id
 
 
-def test_the_homes_own_server_asks_its_sweeps_too(guarded: Command, tmp_path: Path) -> None:
-    started(guarded)
-    study = tmp_path / "study.toml"
-    study.write_text(STUDY)
-    stranger = Command(guarded.home)
-    done = stranger.run("launch", study, *FEW)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "the server of this home asks for a user and password" in done.stderr
-    done = guarded.run("launch", study, *FEW, "--set", "report.register_model=false")
-    assert done.returncode == 0, done.stderr
-    assert "deliver" not in done.stderr
-    done = stranger.run("report", "small", "--no-figures")
-    assert "is not logged in MLflow: the server of this home asks for" in done.stderr
-
-
-def test_a_server_that_asks_says_so_at_launch(guarded: Command, tmp_path: Path) -> None:
+def test_who_uses_a_server_that_asks_is_told_what_is_missing(
+    guarded: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = started(guarded)
     study = tmp_path / "study.toml"
     study.write_text(STUDY)
-    sweeper = Command(tmp_path / "home")
-    done = sweeper.run("launch", study, "--tracking-uri", url)
+    done = Command(guarded.home).run("launch", study, *FEW)
     assert done.returncode == 2
-    assert "asks for a user and password: set MLFLOW_TRACKING_USERNAME" in done.stderr
-    sweeper.environment |= LOGIN | {"MLFLOW_TRACKING_PASSWORD": "another one"}
-    done = sweeper.run("launch", study, "--tracking-uri", url)
-    assert done.returncode == 2
-    assert "refuses the user and password" in done.stderr
-    assert "another one" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "the server of this home asks for a user and password" in done.stderr
+    home = Home(guarded.home)
+    record = StudyRecord(
+        uid="asked", study=read_study(study), source="", created="2026-01-01", version="0"
+    )
+    with pytest.raises(UserError, match="asks for a user and password"):
+        connect(home, record, None)
+    with pytest.raises(UserError, match="asks for a user and password: set MLFLOW_TRACKING_USER"):
+        require_answer(url)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another one")
+    with pytest.raises(UserError, match="refuses the user and password"):
+        connect(home, record, None)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    home.study_folder("small").mkdir(parents=True)
+    connect(home, record, None).begin_study()
 
 
-def test_what_can_be_no_server_that_asks(tmp_path: Path) -> None:
+def test_what_can_be_no_server_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "home")
     for login, reason in (
         ({}, "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
         ({"MLFLOW_TRACKING_USERNAME": "boss"}, "set MLFLOW_TRACKING_PASSWORD"),
@@ -225,16 +233,17 @@ def test_what_can_be_no_server_that_asks(tmp_path: Path) -> None:
         (LOGIN | {"MLFLOW_TRACKING_PASSWORD": "with an umlaut ü"}, "give 12 ASCII characters"),
         (LOGIN | {"MLFLOW_TRACKING_USERNAME": "a\nb"}, "no usable name"),
     ):
-        done = Command(tmp_path / "home", **login).run("server", "start", "--auth")
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert reason in done.stderr
-        assert not (tmp_path / "home" / "server-auth").exists()
-    for host in ("192.0.2.1", "no such host", ";", ""):
-        done = Command(tmp_path / "other", **LOGIN).run("server", "start", "--auth", "--host", host)
-        assert host == "" or done.returncode == 2
-        if host == "":
-            Command(tmp_path / "other").succeed("server", "stop")
+        for name, value in login.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match=reason):
+            ensure_server(home, auth=True)
+        assert not home.auth_folder.exists()
+        assert not home.server_file.exists()
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    for host in ("192.0.2.1", "no such host", ";", "a" * 300):
+        with pytest.raises(UserError, match="not an address of this machine"):
+            ensure_server(home, host=host, auth=True)
 
 
 @pytest.mark.parametrize(

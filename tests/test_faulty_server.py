@@ -26,7 +26,7 @@ from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.training.history import MODEL
 from tests.proxy import FATES, Fate, Proxy
-from tests.sweeps import STUDY, Hasty, environment
+from tests.sweeps import STUDY, Command, environment
 from tests.test_tracking import Trial, arm, free_port, steps, study_report
 
 EPOCHS = 6
@@ -343,7 +343,8 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 def test_a_study_is_trained_without_its_server_and_delivered_by_a_later_resume(
     server: Upstream, proxy: Proxy, tmp_path: Path
 ) -> None:
-    command = Hasty(tmp_path / "home")
+    command = Command(tmp_path / "home")
+    command.patience = 2.0
     study = tmp_path / "lost.toml"
     study.write_text(STUDY)
     # It answers when it is asked whether it is there, and never again.
@@ -361,6 +362,7 @@ def test_a_study_is_trained_without_its_server_and_delivered_by_a_later_resume(
     assert "what is trained waits in the home for it" in done.stderr
     proxy.open()
     proxy.all_are("pass")
+    command.patience = None
     done = command.run("resume", "lost")
     assert done.returncode == 0, done.stderr
     assert "deliver" not in done.stderr

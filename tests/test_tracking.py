@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from safetensors.numpy import save_file
 
@@ -538,3 +539,32 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     assert not delivery.finish("FINISHED", None, patience=0.5)
     assert len(troubles) == 1
     assert not Delivered.is_settled(trial.folder, "FINISHED")
+
+
+def test_nothing_is_left_to_a_stranger_who_takes_the_servers_port(
+    home: Home, server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """Its runs and artifacts have the same addresses, up to their ids."""
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    tracker.begin_study()
+    experiment = MlflowClient(server.url).get_run(tracker.parent_run).info.experiment_id
+    trial = Trial(tmp_path, record, 0)
+    trial.train(5, "complete")
+    stop_server(home)
+    stranger = Home(tmp_path / "stranger")
+    try:
+        theirs = MlflowClient(ensure_server(stranger, server.port).url)
+        names = map(str, range(1000))
+        while theirs.create_experiment(next(names)) != experiment:
+            pass
+        with pytest.raises(MlflowException):
+            tracker.deliver(trial.snapshot("FINISHED"))
+        moved = MlflowTracker(ensure_server(home).url, record, tmp_path)
+        moved.deliver(trial.snapshot("FINISHED"))
+        moved.log_report(study_report(tmp_path))
+        assert theirs.search_runs([experiment]) == []
+    finally:
+        stop_server(stranger)
+    client = MlflowClient(ensure_server(home).url)
+    assert client.list_artifacts(moved.parent_run, "report")
+    assert len(client.search_runs([experiment])) == 2

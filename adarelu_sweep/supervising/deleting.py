@@ -49,7 +49,7 @@ class Deletion:
         if self._records is None:
             runs = "no run in MLflow"
         else:
-            runs = f"{count(len(self._records.runs), 'run')} in MLflow"
+            runs = f"{count(len(self._records.active()), 'run')} in MLflow"
             if self._elsewhere is None:
                 folders += self._records.folders(self._home)
         size = sum(map(_size, folders))

@@ -2,9 +2,11 @@
 
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.studies.record import StudyRecord
@@ -23,6 +25,7 @@ class Experiment:
 
     def __init__(self, uri: str, record: StudyRecord) -> None:
         self.client = MlflowClient(tracking_uri=uri)
+        self._uri = uri
         self.id = self._ensure(record.study.name)
         self._uid = record.uid
         self._common_tags = _common_tags(record)
@@ -84,6 +87,19 @@ class Experiment:
         )
         for chunk in rest:
             self.client.log_batch(run_id, metrics=chunk)
+
+    def upload(self, run_id: str, path: Path, under: str | None = None) -> None:
+        """Upload a file, or all that is in a folder, to a run's artifacts.
+
+        Not by MLflow's client: that keeps the address of a run's artifacts for the life of the
+        process, though the server may come up again on another port, and a stranger on its own.
+        """
+        run = self.client.get_run(run_id)
+        repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri)
+        if path.is_dir():
+            repository.log_artifacts(str(path), under)  # type: ignore[no-untyped-call]
+        else:
+            repository.log_artifact(str(path), under)  # type: ignore[no-untyped-call]
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Say where a run stands; every status but RUNNING ends it now."""

@@ -66,7 +66,7 @@ class MlflowTracker:
             (Path(folder) / "study.toml").write_text(self._record.source)
             resolved = self._record.study.model_dump_json(indent=2)
             (Path(folder) / "study.json").write_text(resolved)
-            self._client.log_artifacts(self.parent_run, folder)
+            self._experiment.upload(self.parent_run, Path(folder))
 
     def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
         """Keep the report and say how the study ended.
@@ -89,7 +89,7 @@ class MlflowTracker:
     def log_report(self, report: StudyReport) -> None:
         """Keep the report on the study's run, and show its arms."""
         self._client.set_tag(self.parent_run, _NOTE_TAG, _shortened(report.note))
-        self._client.log_artifacts(self.parent_run, str(report.folder), "report")
+        self._experiment.upload(self.parent_run, report.folder, "report")
         if report.arms:
             update_arm_runs(self._experiment, report.arms, self._start)
 
@@ -149,14 +149,16 @@ class MlflowTracker:
     def _log_artifacts(self, snapshot: TrialSnapshot, run_id: str) -> None:
         with TemporaryDirectory() as folder:
             write_artifacts(snapshot, Path(folder), self._record.study.report.figures)
-            self._client.log_artifacts(run_id, folder)
+            self._experiment.upload(run_id, Path(folder))
         model = snapshot.folder / MODEL
         if snapshot.status == "FINISHED" and model.exists():
-            self._client.log_artifact(run_id, str(model), "model")
+            self._experiment.upload(run_id, model, "model")
 
     def _find_or_make(self, snapshot: TrialSnapshot) -> Delivered:
         settings = snapshot.settings
         trial = f"{self._record.uid}/{snapshot.key}"
+        # Fails where another home's server has meanwhile taken the port of this one's.
+        self._client.get_run(self.parent_run)
         run = self._experiment.ensure_run(
             f"tags.`{TRIAL_TAG}` = '{trial}'",
             _trial_name(snapshot.number, settings),

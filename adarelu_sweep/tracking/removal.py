@@ -51,14 +51,17 @@ class StudyRecords:
         """The ids of experiments that stay, because there is something else in them."""
         self._own = [e for e in self._experiments if e.experiment_id not in shared]
 
+    def active(self) -> list[Run]:
+        """Return the runs that are not deleted already."""
+        return [run for run in self.runs if run.info.lifecycle_stage == "active"]
+
     def delete(self) -> None:
         """Delete all of it as MLflow deletes: hidden, until its ``gc`` removes it."""
         self._unregister()
         for model in self._models:
             self._client.delete_logged_model(model.model_id)
-        for run in self.runs:
-            if run.info.lifecycle_stage == "active":
-                self._client.delete_run(run.info.run_id)
+        for run in self.active():
+            self._client.delete_run(run.info.run_id)
         for experiment in self._own:
             if experiment.lifecycle_stage == "active":
                 self._client.delete_experiment(experiment.experiment_id)

@@ -127,9 +127,10 @@ def ensure_server(
             server = find_server(home)
             if server is None:
                 _clear(home)  # a killed server may have left a process on its port
+                chosen = _choose_port(host or HOST, port)
                 if auth is not None:
                     authentication.switch(home, auth)
-                server = _start(home, port, host or HOST, asks, allowed_hosts)
+                server = _start(home, chosen, host or HOST, asks, allowed_hosts)
             elif server != replace(
                 server,
                 port=port or server.port,
@@ -192,16 +193,22 @@ def _end(server: Server) -> bool:
     return bool(processes)
 
 
-def _start(
-    home: Home, port: int | None, host: str, asks: bool, allowed_hosts: Sequence[str]
-) -> Server:
+def _choose_port(host: str, port: int | None) -> int:
+    """Return the port wanted, or the first free one; raise UserError where there is none."""
     if port is not None and not _is_free(port, host):
         raise UserError(
-            f"{host} has no port {port} that is free: give another with --port, or leave it out"
+            f"port {port} is in use, or {host} is not an address of this machine: give another "
+            "with --port, or leave it out"
         )
-    port = port or next((p for p in range(FIRST_PORT, 65536) if _is_free(p, host)), None)
-    if port is None:
+    chosen = port
+    if chosen is None and _is_free(0, host):
+        chosen = next((p for p in range(FIRST_PORT, 65536) if _is_free(p, host)), None)
+    if chosen is None:
         raise UserError(f"--host {host}: not an address of this machine to listen on")
+    return chosen
+
+
+def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
     # Nothing of the user's own, neither a tracking server nor what would open this one.

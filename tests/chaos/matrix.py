@@ -127,7 +127,7 @@ def _table(outcomes: dict[str, Outcome]) -> str:
     done = list(outcomes.values())
     slowest = max((outcome.slowest for outcome in done), default=0.0)
     lines = [
-        conditions(f"make chaos-matrix, or python -m {__spec__.name}"),
+        conditions(f"python -m {__spec__.name}"),
         "",
         f"Moments of every cell: {', '.join(MOMENTS)}.",
         "",
