@@ -21,6 +21,7 @@ from rich.console import Console
 from adarelu_sweep._version import __version__
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.reading import read_study
+from adarelu_sweep.supervising.running import Screen
 from adarelu_sweep.supervising.supervisor import Supervisor
 from adarelu_sweep.supervising.sweep import Machine, launch
 from adarelu_sweep.tracking.server import stop_server
@@ -58,9 +59,8 @@ def main() -> None:
         machine = Machine(gpus="none", workers=options.workers)
         console = Console(file=log, width=200)
         try:
-            _, ending = launch(
-                read_study(path), path.read_text(), home, machine, None, no_report, console
-            )
+            screen = Screen(no_report, console)
+            _, ending = launch(read_study(path), path.read_text(), home, machine, None, screen)
         finally:
             took = time.perf_counter() - start
             stop_server(home)

@@ -59,6 +59,7 @@ def launch_command(
     """
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
+    from adarelu_sweep.supervising.running import Screen
     from adarelu_sweep.supervising.sweep import Machine, launch
     from adarelu_sweep.tracking.address import refuse_password
 
@@ -73,9 +74,8 @@ def launch_command(
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
-    ledger, ending = launch(
-        study, source, here, machine, tracking_uri or None, report, _console(), leave(report_to)
-    )
+    screen = Screen(report, _console(), leave(report_to))
+    ledger, ending = launch(study, source, here, machine, tracking_uri or None, screen)
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -115,6 +115,7 @@ def resume_command(
     With --study or --set, what is added to the study is trained, too.
     """
     from adarelu_sweep.home import Home
+    from adarelu_sweep.supervising.running import Screen
     from adarelu_sweep.supervising.sweep import Machine, resume
 
     if detach:
@@ -126,9 +127,8 @@ def resume_command(
     here = Home.locate(home)
     machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
     extend = _extend(study_file, overrides)
-    ledger, ending = resume(
-        name, here, machine, report, _console(), leave(report_to), extend, retry_failed
-    )
+    screen = Screen(report, _console(), leave(report_to))
+    ledger, ending = resume(name, here, machine, screen, extend, retry_failed)
     _conclude(ctx, ledger, ending, here, report)
 
 
