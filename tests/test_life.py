@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow.entities import ViewType
+from mlflow.entities import LoggedModelOutput, ViewType
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.errors import UserError
@@ -300,6 +300,9 @@ def test_a_study_is_added_to_and_deleted_for_good(
     client.create_registered_model("life")
     source = f"runs:/{runs[0].info.run_id}/model"
     client.create_model_version("life", source, runs[0].info.run_id)
+    # As ``Model.log`` does it, in the default experiment.
+    model = client.create_logged_model("0", "classifier", runs[0].info.run_id).model_id
+    client.log_outputs(runs[0].info.run_id, [LoggedModelOutput(model, step=1)])
 
     code, said = answered(command, "n\n", "delete", "life")
     assert (code, said.rstrip().endswith("Nothing is deleted.")) == (1, True)
@@ -311,6 +314,7 @@ def test_a_study_is_added_to_and_deleted_for_good(
     assert [run.info.run_id for run in left] == [theirs]
     assert [path.name for path in (command.home / "artifacts" / id_).iterdir()] == [theirs]
     assert not client.search_registered_models("name = 'life'")
+    assert not client.search_logged_models(["0"])
     for folder in ("trials", "logs", "reports"):
         assert not (command.home / folder / "life").exists()
     assert command.run("status", "life").returncode == 2

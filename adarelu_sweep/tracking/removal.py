@@ -40,12 +40,15 @@ class StudyRecords:
         self.runs = [run for run in found if run.data.tags.get(STUDY_TAG) == record.uid]
         """Deleted ones included."""
         own = {run.info.run_id for run in self.runs}
-        models = [model for e in self._experiments for model in self._models_in(e)]
-        self._models = [model for model in models if model.source_run_id in own]
+        # MLflow keeps a model in its default experiment, whichever the run's is.
+        outputs = [run.outputs.model_outputs for run in self.runs if run.outputs]
+        ids = {output.model_id for several in outputs for output in several}
+        self._models = [model for id_ in sorted(ids) if (model := self._model(id_))]
         versions = self._all_versions()
         self._versions = [version for version in versions if version.run_id in own]
         self._whole_model = bool(versions) and len(self._versions) == len(versions)
         shared = {run.info.experiment_id for run in found if run.info.run_id not in own}
+        models = [model for e in self._experiments for model in self._models_in(e)]
         shared |= {model.experiment_id for model in models if model.source_run_id not in own}
         self.shared = sorted(shared)
         """The ids of experiments that stay, because there is something else in them."""
@@ -123,6 +126,15 @@ class StudyRecords:
                 )
             )
         )
+
+    def _model(self, model_id: str) -> LoggedModel | None:
+        """Return a model that a run has logged, None if it is deleted."""
+        try:
+            return self._client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def _models_in(self, experiment: Experiment) -> list[LoggedModel]:
         ids = [experiment.experiment_id]
