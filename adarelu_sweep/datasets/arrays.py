@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MOST_CLASSES = 100_000
@@ -61,6 +63,12 @@ def check_layout(layout: Layout, places: Mapping[str, str]) -> tuple[int, int]:
             raise DamagedError(f"{places[y]} has {labels[0]} labels for {images[0]} images")
         if images[0] == 0:
             raise DamagedError(f"{places[x]} is empty")
+    total = sum(prod(shape) * kind.itemsize for shape, kind in layout.values())
+    if total > psutil.virtual_memory().total:
+        raise DamagedError(
+            f"{places['x_train']} belongs to a set of {total / 2**30:.0f} GiB, more than this "
+            "machine's memory"
+        )
     train, test = layout["x_train"][0], layout["x_test"][0]
     if train[1:] != test[1:]:
         raise DamagedError(

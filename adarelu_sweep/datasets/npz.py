@@ -74,6 +74,11 @@ def _header(
         member = archive.getinfo(f"{key}.npy")
     except KeyError:
         raise DamagedError(f"{path} has no array {key}") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DamagedError(f"{key} in {path} is packed in a way that numpy does not write")
+    # Deflate packs 1032 to 1 at best: more is not there, and nothing is to be allocated for it.
+    if member.file_size > 1032 * min(member.compress_size, path.stat().st_size) + 1032:
+        raise DamagedError(f"{path} cannot hold the {member.file_size} bytes of {key}")
     with archive.open(member) as file:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

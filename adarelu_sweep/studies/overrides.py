@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any
 
+from adarelu_sweep.components import shorten as quoted
 from adarelu_sweep.errors import UserError
 
 
@@ -17,6 +18,7 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str]) -> Non
         key, equals, text = assignment.partition("=")
         path = key.strip().split(".")
         shown = " ".join(assignment.split())
+        shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
         if not equals or not all(path):
             raise UserError(f"--set {shown}: give KEY=VALUE, like training.optimizer.lr=0.01")
         try:
@@ -42,7 +44,7 @@ def _set(document: dict[str, Any], path: list[str], value: Any, assignment: str)
         if isinstance(node, list):
             if not key.isdecimal() or len(key) > 9 or int(key) >= len(node):
                 raise UserError(
-                    f"--set {assignment}: {key!r} does not count into a list of {len(node)}"
+                    f"--set {assignment}: {quoted(key)} does not count into a list of {len(node)}"
                 )
             index: Any = int(key)
         else:
@@ -57,6 +59,6 @@ def _set(document: dict[str, Any], path: list[str], value: Any, assignment: str)
             child = {}
         elif not isinstance(child, dict | list):
             above = ".".join(path[: depth + 1])
-            raise UserError(f"--set {assignment}: {above} is {child!r}, which has no fields")
+            raise UserError(f"--set {assignment}: {above} is {quoted(child)}, which has no fields")
         node[index] = child
         node = child

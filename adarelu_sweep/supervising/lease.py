@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import Field, TypeAdapter
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
@@ -23,8 +25,8 @@ class Holder:
     """The process that holds a lease."""
 
     host: str
-    pid: int
-    process_started: float
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    process_started: Annotated[float, Field(gt=0, lt=1e11)]
     since: str
 
     @classmethod
@@ -74,8 +76,8 @@ class Lease:
     def holder(self) -> Holder | None:
         """Return the living process that supervises the study, if there is one."""
         try:
-            holder = Holder(**json.loads(self._file.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            holder = TypeAdapter(Holder).validate_json(self._file.read_bytes())
+        except (OSError, ValueError):
             return None
         alive = holder.is_alive() if holder.is_here() else self.is_taken()
         return holder if alive else None

@@ -6,11 +6,11 @@ that carries the cell's key, and never again: what waits is the plan minus the t
 beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with trials of its own.
 """
 
+import sqlite3
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -23,15 +23,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.filesystems import network_filesystem
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
+from adarelu_sweep.supervising.opening import (
+    BUSY_TIMEOUT_SECONDS,
+    damage_explained,
+    read_record,
+    refuse_others,
+    set_journal,
+)
 from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes
 
 _PLAN = "adarelu_sweep.plan"
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
-_BUSY_TIMEOUT_SECONDS = 30
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -47,18 +54,20 @@ class Ledger:
                 raise RuntimeError("there is no such folder")
             # Optuna makes its tables without a thought of others who do so at the same time.
             with FileLock(path.with_name(f"{path.name}.lock")):
+                refuse_others(path)
                 self._storage = RDBStorage(
                     f"sqlite:///{path}",
-                    engine_kwargs={"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}},
+                    engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}},
                 )
-            event.listen(self._storage.engine, "connect", _use_wal)
+            journal = "WAL" if network_filesystem(path) is None else "DELETE"
+            event.listen(self._storage.engine, "connect", partial(set_journal, journal))
             self._storage.engine.dispose()  # the connections made before the listener was there
             with self._storage.engine.connect() as connection:
                 found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
             if found != "ok":
                 raise RuntimeError(found)
         except (
-            *(OSError, RuntimeError),
+            *(OSError, RuntimeError, sqlite3.Error),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
             reason = str(error).splitlines()[0]
@@ -79,7 +88,8 @@ class Ledger:
 
     def _recorded(self) -> dict[str, bool]:
         """Return the names of all that is recorded, and whether it is half deleted."""
-        studies = self._storage.get_all_studies()
+        with damage_explained():
+            studies = self._storage.get_all_studies()
         studies.sort(key=lambda study: study._study_id)
         return {s.study_name: _DELETION in s.user_attrs for s in studies if _PLAN in s.user_attrs}
 
@@ -152,7 +162,7 @@ class Ledger:
             raise _half_deleted(name)
         study_id = self._storage.get_study_id_from_name(name)
         plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
-        record = StudyRecord.model_validate_json(plan)
+        record = read_record(name, plan)
         return StudyLedger(self._storage, name, record, self._patience)
 
     def begin_deletion(self, name: str) -> None:
@@ -224,8 +234,3 @@ def _half_deleted(name: str) -> UserError:
     return UserError(
         f"the deletion of study {name!r} was cut off: finish it with 'adarelu-sweep delete {name}'"
     )
-
-
-def _use_wal(connection: Any, _record: Any) -> None:
-    """Readers never wait for the writer, nor the writer for them."""
-    connection.execute("PRAGMA journal_mode = WAL")

@@ -13,6 +13,7 @@ from rich.console import Console
 from adarelu_sweep._version import __version__
 from adarelu_sweep.datasets.sources import check, fetch
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.studies.record import StudyRecord
@@ -76,6 +77,7 @@ def launch(
 ) -> tuple[StudyLedger, Ending]:
     """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
     home.create()
+    _warn_of_home(home, screen.console)
     ledger = Ledger(home.optuna_db)
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
@@ -123,6 +125,7 @@ def resume(
     """
     ledger = Ledger.existing(home.optuna_db)
     ledger.open(name)  # without a study there is to be no lease
+    _warn_of_home(home, screen.console)
     with Lease(home.study_folder(name), name):
         study_ledger = ledger.open(name)
         record = extend(study_ledger.record) if extend else study_ledger.record
@@ -154,6 +157,11 @@ def require_data(study: Study, data_folder: Path, console: Console) -> None:
         if not check(name, data_folder).present:
             console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
             fetch(name, data_folder)
+
+
+def _warn_of_home(home: Home, console: Console) -> None:
+    for warning in home_warnings(home.root):
+        console.print(f"Warning: {warning}", **_PLAIN)
 
 
 def _warn_of_silence(tracking_uri: str | None, console: Console) -> None:

@@ -1,0 +1,82 @@
+"""What is refused of a database and of the plans in it, before anything is done with them."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from adarelu_sweep._version import __version__
+from adarelu_sweep.components import shorten
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.studies.record import StudyRecord
+
+BUSY_TIMEOUT_SECONDS = 30
+
+
+def refuse_others(path: Path) -> None:
+    """Raise RuntimeError for a database that is not Optuna's, before Optuna makes its tables in it.
+
+    Read only: nothing of a file that is refused is changed. Raises sqlite3.Error for what is no
+    database.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    uri = f"file:{quote(str(path))}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in found}
+    if tables and not {"studies", "trials", "version_info"} <= tables:
+        raise RuntimeError("its tables are not Optuna's")
+
+
+def set_journal(mode: str, connection: Any, _record: Any) -> None:
+    """With a write-ahead log readers never wait for the writer, nor the writer for them.
+
+    Where it cannot be had, SQLite keeps to the journal that works everywhere.
+    """
+    with suppress(sqlite3.Error):
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+
+
+@contextmanager
+def damage_explained() -> Iterator[None]:
+    """Turn what is raised on content that nobody here wrote into a UserError."""
+    try:
+        yield
+    # Of JSON that is none, of names that are not known, of values of another type.
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"the Optuna database holds what adarelu-sweep did not write ({reason[:200]}): "
+            "put back a copy of it, or give another --home"
+        ) from None
+
+
+def read_record(name: str, plan: Any) -> StudyRecord:
+    """Return what is remembered of a study; raise UserError for what is not this version's."""
+    try:
+        record = StudyRecord.model_validate_json(plan)
+    except (ValidationError, TypeError):
+        raise UserError(
+            f"study {name!r} has a plan that adarelu-sweep {__version__} cannot read"
+            f"{_recorded_by(plan)}"
+        ) from None
+    # The name becomes a path; what this version would not have recorded, it does not follow.
+    if record.study.name != name:
+        raise UserError(f"study {name!r} has the plan of {record.study.name!r}: it is not used")
+    return record
+
+
+def _recorded_by(plan: Any) -> str:
+    try:
+        version = json.loads(plan)["version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        version = __version__
+    if version == __version__:
+        return ": it is damaged"
+    return f": it was recorded by {shorten(version)}; use that version"
