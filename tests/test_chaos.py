@@ -48,7 +48,8 @@ def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
 def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
     outcome = play(stage, reference, chain, pairwise()[chain])
     assert outcome.cases == 8
-    assert outcome.begun > outcome.epochs  # somebody was hit in the midst of an epoch
+    if chain != "pairs-server":  # training does not wait for it
+        assert outcome.begun > outcome.epochs  # somebody was hit in the midst of an epoch
 
 
 def test_a_server_that_is_killed_in_its_first_start_comes_up_again(
