@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check bench chaos lock clean
+.PHONY: demo test lint check bench chaos fuzz lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -29,6 +29,10 @@ CHAOS_MINUTES ?= 10
 chaos: $(STAMP)  ## kill everything at every moment, then at random for CHAOS_MINUTES; an hour or less
 	$(BIN)/python -m tests.chaos.matrix $(CHAOS_MATRIX)
 	$(BIN)/python -m tests.chaos.random --minutes $(CHAOS_MINUTES) $(CHAOS_RANDOM)
+
+fuzz: $(STAMP)  ## spoiled study files, data sets, databases and checkpoints, many more than in the tests
+	ADARELU_FUZZ=10000 $(BIN)/python -m pytest -q --timeout=0 tests/test_fuzz.py
+	ADARELU_FUZZ=2000 $(BIN)/python -m pytest -q --timeout=0 tests/test_checkpoint.py
 
 # Both torch and torchvision come from the package index: its CPU-only torch does not fit the other.
 $(STAMP): pyproject.toml constraints.txt
