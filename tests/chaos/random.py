@@ -124,14 +124,17 @@ class Storm:
         victims = self._victims(target)
         supervises = self._supervises()
         began = time.monotonic()
-        processes.send(victims, number)
-        self._tally.kills[f"{number.name} {target}"] += bool(victims)
+        self._send(victims, number, target)
         if self._random.random() < _TWICE:
             time.sleep(self._random.uniform(0, 1))
-            processes.send(victims, self._random.choice(SIGNALS))
+            self._send(victims, self._random.choice(SIGNALS), target)
         if target in {"supervisor", "everything"}:
             code = self._study.stopped(set(range(-64, 256)), began, workers)
             assert not supervises or self._is_in_order(code), f"the sweep ended with {code}"
+
+    def _send(self, victims: list[psutil.Process], number: signal.Signals, target: Target) -> None:
+        processes.send(victims, number)
+        self._tally.kills[f"{number.name} {target}"] += bool(victims)
 
     def _is_in_order(self, code: int) -> bool:
         """Return whether a supervisor that was disturbed may end like this.
