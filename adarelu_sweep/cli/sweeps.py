@@ -156,7 +156,7 @@ def validate_command(
     study = read_study(study_file, overrides)
     here = Home.locate(home)
     data_folder = here.data_folder(data_dir)
-    plan = outline(study, data_folder, here.root, gpus, workers)
+    plan = outline(study, data_folder, gpus, workers, here.root)
     rehearse(study, data_folder)
     click.echo(plan)
 

@@ -14,11 +14,16 @@ from adarelu_sweep.wording import count
 
 
 def outline(
-    study: Study, data_folder: Path, home: Path, gpus: str | None, workers: int | None
+    study: Study,
+    data_folder: Path,
+    gpus: str | None,
+    workers: int | None,
+    home: Path | None = None,
 ) -> str:
-    """Return the plan of a study on this machine: arms, trials, epochs, power, data, disk, slots.
+    """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots, disk.
 
-    ``home`` is where the study would be kept; it need not exist.
+    ``home`` is where the study would be kept; it need not exist. Without it nothing is said of the
+    disk, which takes seconds.
     """
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
@@ -51,7 +56,8 @@ def outline(
         lines.append(f"  note         {note}")
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
-    lines += disk_lines(study, data_folder, home, len(slots))
+    if home is not None:
+        lines += disk_lines(study, data_folder, home, len(slots))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
 
 
