@@ -13,7 +13,7 @@ from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
 from adarelu_sweep.tracking.delivered import Delivered
-from adarelu_sweep.wording import count
+from adarelu_sweep.wording import count, size
 
 if TYPE_CHECKING:
     from adarelu_sweep.tracking.removal import StudyRecords
@@ -52,8 +52,8 @@ class Deletion:
             runs = f"{count(len(self._records.active()), 'run')} in MLflow"
             if self._elsewhere is None:
                 folders += self._records.folders(self._home)
-        size = sum(map(_size, folders))
-        return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {_bytes(size)}"
+        files = size(sum(map(_size, folders)))
+        return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {files}"
 
     def carry_out(self) -> str | None:
         """Delete it; return, in one line, what is left to be done by somebody else, or None.
@@ -151,11 +151,3 @@ def _size(folder: Path) -> int:
         with suppress(OSError):
             total += path.lstat().st_size
     return total
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
