@@ -65,11 +65,13 @@ class Ledger:
             with self._storage.engine.connect() as connection:
                 found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
             if found != "ok":
-                raise RuntimeError(found)
+                raise RuntimeError("it is damaged")
         except (
             *(OSError, RuntimeError, sqlite3.Error),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
+            if hasattr(self, "_storage"):
+                self.close()
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
         with suppress(OSError):  # somebody else's file, opened to look at it
