@@ -31,7 +31,7 @@ from tests.chaos.studies import LONGER, SEARCH
 from tests.chaos.supervised import SupervisedStudy
 
 _MOST = 12  # disturbances of a study
-_LONGEST = 15.0  # seconds until the next one
+_LONGEST = 12.0  # seconds until the next one
 _TWICE = 0.15  # the probability that a second signal follows at once
 _NEW_HOME = 0.25  # that a study has a home of its own, whose databases are made under fire
 _NO_WORKER = "no worker comes up"
