@@ -123,6 +123,12 @@ def test_a_fresh_process_loads_the_best_model_and_predicts_the_same(
     folder.mkdir()
     study = Tracked(server, folder, dataset, activation, precision=precision)
     assert study.end(best=1) is None
+    run = study.client.get_run(study.run_id(1))
+    (logged,) = run.outputs.model_outputs
+    of_study = study.client.get_experiment_by_name(study.name)
+    assert of_study is not None
+    kept_in = study.client.get_logged_model(logged.model_id).experiment_id
+    assert kept_in == of_study.experiment_id
     trial = study.trials[1]
     images = dataset.images["test"].float()
     np.save(tmp_path / "images.npy", images.numpy())

@@ -67,6 +67,7 @@ def _register(client: "MlflowClient", order: Order) -> str:
     run = client.get_run(order.run_id)
     for left in run.outputs.model_outputs if run.outputs else []:  # by an attempt cut short
         client.delete_logged_model(left.model_id)
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)  # else it goes into the default one
     model = load_classifier(order.folder)
     pixels = model.pixels
     shape = (-1, pixels.channels, pixels.height, pixels.width)
