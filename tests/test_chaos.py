@@ -28,11 +28,8 @@ def reference(stage: Stage) -> Books:
 def pairs(cases: list[Case]) -> set[tuple[object, object]]:
     found: set[tuple[object, object]] = set()
     for case in cases:
-        found |= {
-            (case.signal, case.target),
-            (case.signal, case.moment),
-            (case.target, case.moment),
-        }
+        moment = "end" if case.moment == "books" else case.moment
+        found |= {(case.signal, case.target), (case.signal, moment), (case.target, moment)}
     return found
 
 
@@ -47,9 +44,10 @@ def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
 @pytest.mark.parametrize("chain", pairwise())
 def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
     outcome = play(stage, reference, chain, pairwise()[chain])
-    assert outcome.cases == 8
-    if chain != "pairs-server":  # training does not wait for it
-        assert outcome.begun > outcome.epochs  # somebody was hit in the midst of an epoch
+    assert outcome.cases == 7
+    again = outcome.begun - outcome.epochs
+    # Training does not notice what becomes of the server; the others were hit in an epoch.
+    assert again == 0 if chain == "pairs-server" else again > 0
 
 
 def test_a_server_that_is_killed_in_its_first_start_comes_up_again(

@@ -59,11 +59,19 @@ def whole() -> dict[str, list[Case]]:
 
 
 def pairwise() -> dict[str, list[Case]]:
-    """Return as few cases as hold every pair of signal, target and moment, a chain per target."""
+    """Return as few cases as hold every pair of signal, target and moment, a chain per target.
+
+    The two moments at the end of a trial count as one here.
+    """
     return {
         f"pairs-{target}": [
             Case(SIGNALS[(position + shift) % len(SIGNALS)], target, moment)
-            for position, moment in enumerate(MOMENTS)
+            for position, moment in enumerate(_moments_of(target))
         ]
         for shift, target in enumerate(TARGETS)
     }
+
+
+def _moments_of(target: Target) -> list[Moment]:
+    left_out = "end" if target in {"supervisor", "everything"} else "books"
+    return [moment for moment in MOMENTS if moment != left_out]
