@@ -104,6 +104,20 @@ class Registry:
             return EntryPoint(component.name, target, self._group or "").load()
         return self._find(component.name).load()
 
+    def origin(self, component: Component) -> str | None:
+        """Return where the code of a component is that is not built in, or None for one that is.
+
+        Such as ``my_package.parts:Swish``, with the distribution where an installed one offers it.
+        """
+        if component.name in self._entries:
+            return None
+        found = self._find(component.name)
+        return (
+            f"{found.value}, of {found.dist.name} {found.dist.version}"
+            if found.dist
+            else found.value
+        )
+
     def _find(self, name: str) -> EntryPoint:
         """Return where a component is that is not built in; ValueError if it is nowhere."""
         found = external.find(self.kind, self._group, name) if self._group else None

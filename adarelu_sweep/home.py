@@ -87,6 +87,11 @@ class Home:
         """The users, settings and secret key of the MLflow server's authentication."""
         return self.root / "server-auth"
 
+    @property
+    def claims_folder(self) -> Path:
+        """What says which study trains on which GPU."""
+        return self.root / "gpus"
+
     def data_folder(self, given: Path | None, remembered: Path | None = None) -> Path:
         """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
         chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"

@@ -5,10 +5,14 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -16,11 +20,17 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.filesystems import home_warnings, network_filesystem
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.supervising.claims import Claims
+from adarelu_sweep.supervising.gpus import Gpu, recorded
+from adarelu_sweep.supervising.outline import plug_ins
+from adarelu_sweep.supervising.sweep import Machine
 from adarelu_sweep.tracking.address import (
     refuse_password,
     require_answer,
@@ -329,3 +339,139 @@ def test_what_the_environment_keeps_secret_is_in_no_message(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:other%2Fpassword@h/db")
     text = f"who is {PASSWORD}, {quote(PASSWORD, safe='')} or other/password?"
     assert concealed(text) == "who is ***, *** or ***?"
+
+
+# Code of others
+
+
+def test_the_code_of_others_is_listed_before_it_runs(tmp_path: Path, study_file: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nraise SystemExit(3)\n")
+    (tmp_path / "unnamed.py").write_text("raise SystemExit(4)\n")
+    distribution = tmp_path / "offered-1.5.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Name: offered\nVersion: 1.5\n")
+    (distribution / "entry_points.txt").write_text(
+        "[adarelu_sweep.activations]\nfrom_them = theirs:Act\nanother = unnamed:Act\n"
+    )
+    command = Command(tmp_path / "home", PYTHONPATH=str(tmp_path))
+    study = read_study(study_file, [])
+    assert plug_ins(study) == []
+    chosen = 'matrix.activation=["relu", "theirs:Other", "from_them"]'
+    done = command.run("validate", study_file, "--set", chosen)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        "plug-in activation theirs:Other: code of theirs:Other",
+        "plug-in activation from_them: code of theirs:Act, of offered 1.5",
+    ]
+    assert "theirs:Other" in done.stderr
+    assert ran.exists(), "they run in the rehearsal alone, and there they did"
+
+
+# GPUs
+
+
+def test_studies_of_a_home_keep_out_of_each_others_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = [Gpu(index=i, uuid=f"GPU-{i}", name="Card", memory_bytes=2**34) for i in range(3)]
+    listing = tmp_path / "gpus.json"
+    listing.write_text(recorded(gpus))
+    monkeypatch.setenv("ADARELU_SWEEP_GPU_LISTING", str(listing))
+    home = Home(tmp_path / "home")
+
+    def slots(claims: Claims, request: str | None) -> tuple[set[str | None], str]:
+        said = StringIO()
+        found = Machine(gpus=request).slots(None, Console(file=said), claims)
+        return {slot.gpu for slot in found}, said.getvalue()
+
+    with Claims(home, "first") as first, Claims(home, "second") as second:
+        assert slots(first, "1")[0] == {"GPU-1"}
+        with pytest.raises(UserError, match="--gpus 0,1: study 'first' trains on GPU 1: wait"):
+            slots(second, "0,1")
+        mine, said = slots(second, None)
+        assert mine == {"GPU-0", "GPU-2"}, "the refused claim left nothing behind"
+        assert "GPU 1 is left out: study 'first' trains on it" in said
+        with (
+            Claims(home, "third") as third,
+            pytest.raises(UserError, match="GPU 0: study 'second'; GPU 1: study 'first'"),
+        ):
+            slots(third, "all")
+        with Claims(Home(tmp_path / "other"), "elsewhere") as elsewhere:
+            assert len(slots(elsewhere, None)[0]) == 3, "other homes have claims of their own"
+    with Claims(home, "third") as third:
+        assert len(slots(third, "all")[0]) == 3
+
+
+def test_the_claim_of_a_dead_process_is_gone(tmp_path: Path) -> None:
+    holding = (
+        "import sys, time; from pathlib import Path; from adarelu_sweep.home import Home\n"
+        "from adarelu_sweep.supervising.claims import Claims\n"
+        "assert not Claims(Home(Path(sys.argv[1])), 'dead').take(['GPU-7'])\n"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holding, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with Claims(Home(tmp_path), "next") as claims:
+        assert claims.take(["GPU-6", "GPU-7"]) == {"GPU-7": "dead"}
+        process.kill()
+        process.communicate()
+        assert claims.take(["GPU-6", "GPU-7"]) == {}
+
+
+def test_two_studies_launched_at_once_in_a_new_home_share_its_server(tmp_path: Path) -> None:
+    command = Command(tmp_path / "home", OMP_NUM_THREADS="1")
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    names = ["one", "two"]
+    try:
+        started = [command.start("launch", study, "--name", name, *FEW) for name in names]
+        for process in started:
+            _, said = process.communicate(timeout=240)
+            assert process.returncode == 0, said
+            assert "deliver" not in said
+        client = MlflowClient(command.succeed("server", "start").strip())
+        for name in names:
+            experiment = client.get_experiment_by_name(name)
+            assert experiment is not None
+            runs = client.search_runs([experiment.experiment_id])
+            assert sorted(run.data.tags["adarelu_sweep.kind"] for run in runs) == [
+                *("arm", "study", "trial")
+            ]
+            assert {run.info.status for run in runs} == {"FINISHED"}
+    finally:
+        command.close()
+
+
+# Network file systems
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/mnt/nfs/home", "nfs4"),
+        ("/mnt/nfs/local/home", None),
+        ("/mnt/over/deep/er", "fuse.sshfs"),
+        ("/mnt/windows disk/x", None),
+        ("/elsewhere", None),
+    ],
+)
+def test_network_file_systems_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, place: str, kind: str | None
+) -> None:
+    mounts = {
+        "/": "ext4",
+        "/mnt/nfs": "nfs4",
+        "/mnt/nfs/local": "xfs",
+        "/mnt/over": "fuse.sshfs",
+        "/mnt/windows disk": "fuseblk",
+    }
+    parts = [SimpleNamespace(mountpoint=where, fstype=what) for where, what in mounts.items()]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: parts)
+    assert network_filesystem(Path(place)) == kind
+    warnings = home_warnings(Path(place))
+    assert bool(warnings) == (kind is not None)
+    assert kind is None or f"network file system ({kind})" in warnings[0]

@@ -4,6 +4,7 @@
 """
 
 import gzip
+import json
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.supervising import disk
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.outline import outline
@@ -47,6 +49,13 @@ def draw() -> random.Random:
     seed = int(os.environ.get("ADARELU_FUZZ_SEED", random.randrange(2**32)))
     print(f"again with: ADARELU_FUZZ={EXAMPLES} ADARELU_FUZZ_SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture(autouse=True)
+def _sizes_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are measured by a process of their own; thousands of them would take hours."""
+    size = {"weights": 10**6, "trained": 10**6}
+    monkeypatch.setattr(disk, "_ask", lambda parts: [size] * len(json.loads(parts)))
 
 
 @contextmanager

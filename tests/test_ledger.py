@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising import ledger as ledger_module
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
 
@@ -358,7 +360,13 @@ def test_a_reader_in_another_process_does_not_wait_for_the_writer(
         assert reader.wait(60) == 0
 
 
-def test_writers_of_two_studies_and_readers_at_once(path: Path) -> None:
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_writers_of_two_studies_and_readers_at_once(
+    path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SQLite's write-ahead log, and as on a network file system without it."""
+    kind = "nfs4" if journal == "delete" else None
+    monkeypatch.setattr(ledger_module, "network_filesystem", lambda _path: kind)
     names = ["one", "two"]
     first = Ledger(path)
     for name in names:
@@ -391,6 +399,8 @@ def test_writers_of_two_studies_and_readers_at_once(path: Path) -> None:
             stop.set()
         seen = reading.result(120)
     assert seen == sorted(seen)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
     for name in names:
         assert [trial.number for trial in first.open(name).trials()] == list(range(24))
     first.close()

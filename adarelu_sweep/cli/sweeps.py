@@ -150,12 +150,14 @@ def validate_command(
     """Check STUDY.toml and show its plan: trials, epochs, slots. Trains nothing."""
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
-    from adarelu_sweep.supervising.outline import outline
+    from adarelu_sweep.supervising.outline import outline, plug_ins
     from adarelu_sweep.supervising.rehearsing import rehearse
 
     study = read_study(study_file, overrides)
     here = Home.locate(home)
     data_folder = here.data_folder(data_dir)
+    for line in plug_ins(study):  # before any of them runs
+        click.echo(line)
     plan = outline(study, data_folder, gpus, workers, here.root)
     rehearse(study, data_folder)
     click.echo(plan)

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -64,20 +66,24 @@ def list_gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
-def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
+def choose_gpus(
+    request: str | None, taken: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Gpu], list[str]]:
     """Return the GPUs that a request means, and warnings to show.
 
     Args:
         request: ``all``, ``none``, or indices such as ``0,1``. None is ``all``, and no GPU is fine.
+        taken: The UUIDs of GPUs on which other studies of the home train, and the studies' names.
 
-    ``all`` leaves out the busy ones; a GPU asked for by its index is used even if it is busy.
-    Raises UserError for what is not there and for a request that is none of these.
+    ``all`` leaves out the busy ones; a GPU asked for by its index is used even if it is busy, but
+    not if another study of the home has it. Raises UserError for what is not there and for a
+    request that is none of these.
     """
     if request == "none":
         return [], []
     gpus = _visible(list_gpus())
     if request in (None, "all"):
-        return _free(gpus, required=request == "all")
+        return _free(gpus, taken, required=request == "all")
     indices = request.split(",") if request else []
     if not indices or not all(re.fullmatch(r"\s*\d{1,4}\s*", index) for index in indices):
         raise UserError(f"--gpus {request}: give all, none, or indices such as 0,1")
@@ -86,6 +92,11 @@ def choose_gpus(request: str | None) -> tuple[list[Gpu], list[str]]:
     for index in dict.fromkeys(int(index) for index in indices):
         if index not in by_index:
             raise UserError(f"--gpus {request}: GPU {index} is not there; {_there(gpus)}")
+        if study := taken.get(by_index[index].uuid):
+            raise UserError(
+                f"--gpus {request}: study {study!r} trains on GPU {index}: wait for it, or choose "
+                "another"
+            )
         chosen.append(by_index[index])
     return chosen, [
         f"GPU {gpu.index} is busy ({gpu.occupants()}); it is used all the same, as asked"
@@ -107,20 +118,31 @@ def _visible(gpus: list[Gpu]) -> list[Gpu]:
     ]
 
 
-def _free(gpus: list[Gpu], required: bool) -> tuple[list[Gpu], list[str]]:
-    free = [gpu for gpu in gpus if not gpu.is_busy]
+def _free(gpus: list[Gpu], taken: Mapping[str, str], required: bool) -> tuple[list[Gpu], list[str]]:
+    free = [gpu for gpu in gpus if not gpu.is_busy and gpu.uuid not in taken]
     if required and not gpus:
         raise UserError(
             "--gpus all: this machine has no NVIDIA GPU; leave --gpus out, or give none"
         )
     if gpus and not free:
-        busy = "; ".join(f"GPU {gpu.index}: {gpu.occupants()}" for gpu in gpus)
+        busy = "; ".join(
+            f"GPU {gpu.index}: {_study(gpu, taken) or gpu.occupants()}" for gpu in gpus
+        )
         raise UserError(f"every GPU is busy ({busy}): wait, or name one, as in --gpus 0")
-    return free, [
-        f"GPU {gpu.index} is busy ({gpu.occupants()}) and left out; name it to use it"
-        for gpu in gpus
-        if gpu.is_busy
-    ]
+    warnings = []
+    for gpu in gpus:
+        if study := _study(gpu, taken):
+            warnings.append(f"GPU {gpu.index} is left out: {study} trains on it")
+        elif gpu.is_busy:
+            warnings.append(
+                f"GPU {gpu.index} is busy ({gpu.occupants()}) and left out; name it to use it"
+            )
+    return free, warnings
+
+
+def _study(gpu: Gpu, taken: Mapping[str, str]) -> str:
+    """Name the study that has a GPU; empty if none has."""
+    return f"study {taken[gpu.uuid]!r}" if gpu.uuid in taken else ""
 
 
 def _there(gpus: list[Gpu]) -> str:

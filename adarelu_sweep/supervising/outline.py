@@ -3,7 +3,9 @@
 from math import ceil
 from pathlib import Path
 
+from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.datasets.sources import check
+from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
@@ -59,6 +61,18 @@ def outline(
     if home is not None:
         lines += disk_lines(study, data_folder, home, len(slots))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
+
+
+def plug_ins(study: Study) -> list[str]:
+    """Return a line for everything in a study whose code is not built in: it runs no other."""
+    matrix = study.matrix
+    parts = [(NETWORKS, network) for network in matrix.network]
+    parts += [(ACTIVATIONS, activation) for activation in matrix.activation]
+    return [
+        f"plug-in {registry.kind} {part.label}: code of {origin}"
+        for registry, part in parts
+        if (origin := registry.origin(part))
+    ]
 
 
 def _search_lines(study: Study, search: Search) -> list[str]:

@@ -19,6 +19,7 @@ from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
@@ -52,13 +53,18 @@ class Machine:
     workers: int | None = None
     data_folder: Path | None = None
 
-    def slots(self, remembered: StudyRecord | None, console: Console) -> list[Slot]:
-        """Return the slots, with warnings shown.
+    def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
+        """Return the slots, with warnings shown and the GPUs claimed.
 
         A resume that says nothing of its own takes what the launch said, and its threads, because
         the numbers of a trial depend on them.
         """
-        gpus, warnings = choose_gpus(self.gpus or (remembered.gpus if remembered else None))
+        asked = self.gpus or (remembered.gpus if remembered else None)
+        gpus, warnings = choose_gpus(asked)
+        taken: dict[str, str] = {}
+        while more := claims.take(gpu.uuid for gpu in gpus):  # another study was there before
+            taken |= more
+            gpus, warnings = choose_gpus(asked, taken)
         for warning in warnings:
             console.print(f"Warning: {warning}", **_PLAIN)
         if remembered is None or self.workers is not None:
@@ -81,33 +87,34 @@ def launch(
     ledger = Ledger(home.optuna_db)
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
-    slots = machine.slots(None, screen.console)
-    if tracking_uri is not None:
-        tracking_uri = take_credentials(with_password(tracking_uri))
-        require_answer(tracking_uri)
-    elif authentication.is_on(home):
-        authentication.require_credentials()
-    data_folder = home.data_folder(machine.data_folder)
-    require_data(study, data_folder, screen.console)
-    rehearse(study, data_folder)
-    record = StudyRecord(
-        uid=uuid.uuid4().hex,
-        study=study,
-        source=source,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=__version__,
-        tracking_uri=without_password(tracking_uri) if tracking_uri else None,
-        data_folder=str(data_folder) if machine.data_folder else None,
-        gpus=machine.gpus,
-        workers=machine.workers,
-        threads=slots[0].threads,
-    )
-    with Lease(home.study_folder(study.name), study.name):
-        _refuse_leftovers(home.study_folder(study.name))
-        study_ledger = ledger.create(record)
-        agenda = Agenda(study_ledger, home)
-        where = Surroundings(home, slots, data_folder, tracking_uri)
-        return study_ledger, run(study_ledger, agenda, where, screen)
+    with Claims(home, study.name) as claims:
+        slots = machine.slots(None, screen.console, claims)
+        if tracking_uri is not None:
+            tracking_uri = take_credentials(with_password(tracking_uri))
+            require_answer(tracking_uri)
+        elif authentication.is_on(home):
+            authentication.require_credentials()
+        data_folder = home.data_folder(machine.data_folder)
+        require_data(study, data_folder, screen.console)
+        rehearse(study, data_folder)
+        record = StudyRecord(
+            uid=uuid.uuid4().hex,
+            study=study,
+            source=source,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=__version__,
+            tracking_uri=without_password(tracking_uri) if tracking_uri else None,
+            data_folder=str(data_folder) if machine.data_folder else None,
+            gpus=machine.gpus,
+            workers=machine.workers,
+            threads=slots[0].threads,
+        )
+        with Lease(home.study_folder(study.name), study.name):
+            _refuse_leftovers(home.study_folder(study.name))
+            study_ledger = ledger.create(record)
+            agenda = Agenda(study_ledger, home)
+            where = Surroundings(home, slots, data_folder, tracking_uri)
+            return study_ledger, run(study_ledger, agenda, where, screen)
 
 
 def resume(
@@ -126,7 +133,7 @@ def resume(
     ledger = Ledger.existing(home.optuna_db)
     ledger.open(name)  # without a study there is to be no lease
     _warn_of_home(home, screen.console)
-    with Lease(home.study_folder(name), name):
+    with Lease(home.study_folder(name), name), Claims(home, name) as claims:
         study_ledger = ledger.open(name)
         record = extend(study_ledger.record) if extend else study_ledger.record
         is_new = record.study != study_ledger.record.study
@@ -136,7 +143,7 @@ def resume(
             agenda.retry_failed()
         if not is_new and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
-        slots = machine.slots(record, screen.console)
+        slots = machine.slots(record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
         remembered = Path(record.data_folder) if record.data_folder else None
