@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check bench chaos fuzz lock clean
+.PHONY: demo test test-long lint check bench chaos fuzz lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -12,14 +12,17 @@ demo: $(STAMP)  ## train the quick start study, or go on with it, and show its r
 	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
 
 test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: $(STAMP)  ## whole studies that take minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test
+check: lint test test-long
 
 bench: $(STAMP)  ## what the probes cost; needs MNIST in the data folder
 	$(BIN)/python benchmarks/probes.py $(BENCH)

@@ -11,6 +11,7 @@ from tests.screenshots import CHROMEDRIVER, CHROMIUM, Pages, open_pages
 from tests.sweeps import STUDY, Command
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.browser,
     pytest.mark.skipif(
         not (CHROMIUM.exists() and CHROMEDRIVER.exists()),

@@ -252,6 +252,7 @@ def command(tmp_path: Path, installed: Path) -> Iterator[Command]:
     command.close()
 
 
+@pytest.mark.long
 def test_an_installed_package_is_trained_by_its_names_and_by_reference(command: Command) -> None:
     study = EXAMPLE / "study.toml"
     networks = ["small_cnn(channels=8)", "own_package.networks:small_cnn(channels=8)"]

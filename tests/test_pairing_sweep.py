@@ -16,6 +16,8 @@ from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.supervising.ledger import Ledger, LedgerTrial
 from tests.sweeps import Command
 
+pytestmark = pytest.mark.long
+
 STUDY = """
 name = "pairing"
 [matrix]

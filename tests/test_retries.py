@@ -139,27 +139,15 @@ def test_what_failed_is_tried_again_on_request(
 def test_a_worker_that_is_asked_to_go_hands_its_trial_back(command: Command) -> None:
     name = "asked-to-go"
     process = command.start("launch", command.home.parent / "study.toml", "--name", name)
-    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
-        before = epochs_done(command, name)
-        wait_until(lambda before=before: epochs_done(command, name) > before)
-        (worker,) = workers_of(process.pid)
-        worker.send_signal(number)
-        psutil.wait_procs([worker], timeout=10)
+    wait_until(lambda: epochs_done(command, name) >= 1)
+    (worker,) = workers_of(process.pid)
+    worker.send_signal(signal.SIGTERM)
+    psutil.wait_procs([worker], timeout=10)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert err.count("its worker was asked to go") == 3
+    assert err.count("its worker was asked to go") == 1
     assert not any(t.user_attrs.get("losses") for t in optuna_trials(command, name))
     assert_books_agree(command, name, trials=4, epochs=3)
-
-
-def test_slurms_warning_stops_a_sweep(command: Command) -> None:
-    name = "warned"
-    process = command.start("launch", command.home.parent / "study.toml", "--name", name)
-    wait_until(lambda: epochs_done(command, name) >= 1)
-    process.send_signal(signal.SIGUSR2)
-    process.communicate(timeout=20)
-    assert process.returncode == 143
-    assert command.json("status", name, "--json")["state"] == "interrupted"
 
 
 def test_a_full_disk_under_the_ledger_is_waited_out(command: Command) -> None:

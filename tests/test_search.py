@@ -370,6 +370,7 @@ def histories(home: Path) -> dict[str, History]:
     return {str(path.parent.relative_to(home)): History.read(path.parent) for path in folders}
 
 
+@pytest.mark.long
 def test_a_search_end_to_end_and_interrupted(tmp_path: Path, search_file: Path) -> None:
     pruner = '{name="median",n_startup_trials=1,n_warmup_steps=0}'
     options = ("--set", f"search.pruner={pruner}", "--set", "training.epochs=3", "--workers", "1")
