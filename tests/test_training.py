@@ -52,6 +52,7 @@ from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import batch_order, generator, validation_split
 from tests.trials import (
+    BATCHES,
     ENDLESS,
     EPOCHS,
     OPTIMIZER_TABLES,
@@ -232,8 +233,7 @@ def test_one_checkpoint_per_epoch_with_the_whole_history(tmp_path: Path) -> None
         beside = {1: set(), 2: {PREVIOUS}, 3: {MODEL, CONFUSION_MATRIX}}
         names = {CHECKPOINT} | beside[done]
         assert {path.name for path in tmp_path.iterdir()} == names
-    epochs = [seen[start : start + STEPS] for start in range(0, len(seen), STEPS)]
-    assert len(epochs) == EPOCHS
+    epochs = [seen[start : start + STEPS] for start in range(0, EPOCHS * STEPS, STEPS)]
     assert all(len(set(epoch)) == 1 for epoch in epochs)
     assert len({epoch[0] for epoch in epochs}) == EPOCHS
 
@@ -730,7 +730,7 @@ def test_trials_that_differ_in_the_activation_see_the_same(tmp_path: Path) -> No
         for activation in ("adarelu", "prelu", "relu", "tanh")
     }
     reference = first.pop("relu")
-    assert len(set(reference)) == 2 * STEPS  # every batch is another
+    assert len(set(reference)) == 2 * BATCHES  # every batch is another
     for activation, seen in first.items():
         assert seen == reference, activation
     other_seed = batches_of(trial_settings(activation="relu", epochs=2, seed=6), tmp_path / "6")

@@ -25,7 +25,8 @@ OPTIMIZER_TABLES: dict[str, dict[str, Any]] = {
 }
 ENDLESS = {"name": "sgd", "lr": 1e30}  # the first step ruins the weights
 EPOCHS = 3
-STEPS = 3  # of an epoch: 24, 24 and 8 images
+BATCHES = 3  # of an epoch: 24, 24 and 8 images
+STEPS = BATCHES + 2  # with those of its evaluation: 24 and 16 images
 
 
 def trial_settings(

@@ -111,6 +111,11 @@ class Crew:
         if worker not in self._killed:
             self._deadlines[worker] = time.monotonic() + patience
 
+    def excuse(self, seconds: float) -> None:
+        """Leave out a time in which nobody was answered: who waits for an answer is not silent."""
+        for worker in self._deadlines:
+            self._deadlines[worker] += seconds
+
     def deadline(self) -> float:
         """Return when the first worker counts as silent (``time.monotonic``), if ever."""
         return min(self._deadlines.values(), default=float("inf"))

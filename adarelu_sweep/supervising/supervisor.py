@@ -46,6 +46,7 @@ from adarelu_sweep.training.history import TRACEBACK, EpochRecord
 from adarelu_sweep.wording import count
 
 _STOP_PATIENCE = 7.0  # seconds for the step in hand, before a worker is killed
+_LAST_LOOK = 0.5  # seconds, before a deadline that has passed counts
 _HEARTBEATS = 4  # signs of progress within the time after which a worker counts as silent
 _LONGEST_HEARTBEAT = 10.0  # seconds
 
@@ -119,7 +120,10 @@ class Supervisor:
                 self._show_counts()
                 self._staff()
                 while len(self._crew):
-                    self._react(self._next_event())
+                    event = self._next_event()
+                    began = time.monotonic()
+                    self._react(event)
+                    self._crew.excuse(time.monotonic() - began)
             except OutOfPatienceError:
                 self._take_note_of_signals()  # the next resume repairs what the books lack
             finally:
@@ -164,9 +168,8 @@ class Supervisor:
         while True:
             patience = min(self._kill_at, self._crew.deadline()) - time.monotonic()
             with suppress(Empty):
-                if patience <= 0:  # what has arrived meanwhile comes first
-                    return self._inbox.get_nowait()
-                return self._inbox.get(timeout=min(patience, 60))
+                # Who was suspended finds deadlines passed, and what was said to it not read yet.
+                return self._inbox.get(timeout=min(max(patience, _LAST_LOOK), 60))
             if patience <= 0:
                 return None
 

@@ -1,6 +1,6 @@
 """Accuracy in batches of other sizes, where an activation's output depends on its batch."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -25,25 +25,33 @@ def accuracy_by_batch_size(
     training_size: int,
     precision: Precision,
     known: Mapping[int, float],
+    before_batch: Callable[[], None] = lambda: None,
 ) -> dict[int, float]:
     """Return the test accuracy (percent) in batches of 1, of the training size, and of 1,000.
 
     For batches of 1, layers that can let every sample vote alone (``vote_per_sample``) do so in
     one pass over the test set; where one cannot, the first 1,000 images pass one by one.
-    ``known`` holds what was measured already, by batch size.
+    ``known`` holds what was measured already, by batch size; ``before_batch`` is called before
+    every batch.
     """
+
+    def measured(batch_size: int, limit: int | None = None) -> float:
+        return evaluate(
+            network, dataset, "test", batch_size, precision, limit, before_batch
+        ).accuracy
+
     dependent = [layer for layer in layers if getattr(layer, "batch_dependent", False)]
     accuracies = {}
     for size in sorted({1, training_size, LARGE}):
         if size in known:
             accuracies[size] = known[size]
         elif size > 1:
-            accuracies[size] = evaluate(network, dataset, "test", size, precision).accuracy
+            accuracies[size] = measured(size)
         elif all(hasattr(layer, "vote_per_sample") for layer in dependent):
             with _votes_per_sample(dependent):
-                accuracies[size] = evaluate(network, dataset, "test", LARGE, precision).accuracy
+                accuracies[size] = measured(LARGE)
         else:
-            accuracies[size] = evaluate(network, dataset, "test", 1, precision, ALONE).accuracy
+            accuracies[size] = measured(1, ALONE)
     return accuracies
 
 

@@ -1,5 +1,6 @@
 """Measuring a network on one split of a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,12 @@ def evaluate(
     batch_size: int,
     precision: Precision,
     limit: int | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate in batches of ``batch_size``, in the data set's order; the last may be smaller.
 
-    ``limit`` takes that many images at most, the first ones of the split.
-    The sums stay on the device until the end.
+    ``limit`` takes that many images at most, the first ones of the split; ``before_batch`` is
+    called before every batch, and may end it all by an exception. The sums stay on the device until the end.
     """
     network.eval()
     classes = dataset.num_classes
@@ -42,6 +44,7 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=dataset.device)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=dataset.device)
     for indices in torch.split(torch.arange(size, device=dataset.device), batch_size):
+        before_batch()
         images, labels = dataset.batch(split, indices, precision.memory_format)
         with precision.autocast(dataset.device):
             logits = network(images)

@@ -21,7 +21,7 @@ from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_
 from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_outcome
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation, evaluate
-from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History, Keep
+from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History, Keep, Outcome
 from adarelu_sweep.training.keeping import KeptModel
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.patience import PatientWriter
@@ -92,6 +92,7 @@ class Trial:
         self.notes: list[str]
         self.history, self.notes = load_checkpoint(folder, self.network, self.optimizer, settings)
         self._ended = self.history.outcome is not None
+        self._stop_requested: Callable[[], bool] = lambda: False
         self._model = KeptModel(keep, folder, settings, self.dataset)
 
     def _with_validation(self, dataset: ResidentDataset) -> ResidentDataset:
@@ -123,6 +124,7 @@ class Trial:
 
         Raises StopRequestedError after the step in hand once ``stop_requested`` says so.
         """
+        self._stop_requested = stop_requested
         writer = PatientWriter(stop_requested, say)
         epochs = self.settings.training.epochs
         unsaved: list[EpochRecord] = []
@@ -130,16 +132,16 @@ class Trial:
             self._model.offer(self.network, self.history.epochs[-1], last=False)
         while self.history.outcome is None:
             epoch = len(self.history.epochs)
-            sums = self._train_epoch(epoch, stop_requested)
+            sums = self._train_epoch(epoch)
             measured = self._evaluate()
+            outcome: Outcome | None = "complete" if epoch + 1 == epochs else None
             if not (isfinite(sums.loss) and isfinite(measured.loss)):
-                self.history.outcome = "diverged"
-            elif epoch + 1 == epochs:
-                self.history.outcome = "complete"
-            record = self._record(epoch, sums, measured)
+                outcome = "diverged"
+            last = outcome is not None
+            record = self._record(epoch, sums, measured, last=last)
             self.history.epochs.append(record)
+            self.history.outcome = outcome
             unsaved.append(record)
-            last = self.history.outcome is not None
             self._model.offer(self.network, record, last=last)
             save = partial(self._end, measured) if last else self._save
             if writer.write(save, wait=last or one_by_one):
@@ -171,7 +173,7 @@ class Trial:
         save_outcome(self.folder, self.history)
         self._ended = True
 
-    def _train_epoch(self, epoch: int, stop_requested: Callable[[], bool]) -> _TrainingSums:
+    def _train_epoch(self, epoch: int) -> _TrainingSums:
         training, seed, device = self.settings.training, self.settings.seed, self.dataset.device
         images = self.dataset.size("train")
         self._set_learning_rate(epoch)
@@ -184,8 +186,7 @@ class Trial:
         start = time.perf_counter()
         with self._probes.training():
             for indices in torch.split(order, training.batch_size):
-                if stop_requested():
-                    raise StopRequestedError
+                self._check_stop()
                 loss, hits = self._step(indices, augment)
                 loss_sum += loss * len(indices)
                 correct += hits
@@ -214,6 +215,11 @@ class Trial:
         self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
+    def _check_stop(self) -> None:
+        """Raise StopRequestedError if training is to stop; done before every batch."""
+        if self._stop_requested():
+            raise StopRequestedError
+
     def _set_learning_rate(self, epoch: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(epoch)
@@ -227,9 +233,18 @@ class Trial:
         split = self.settings.measured_on
         batch_size = self.settings.training.evaluation_batch_size
         with self._probes.evaluation():
-            return evaluate(self.network, self.dataset, split, batch_size, self.precision)
+            return evaluate(
+                self.network,
+                self.dataset,
+                split,
+                batch_size,
+                self.precision,
+                before_batch=self._check_stop,
+            )
 
-    def _record(self, epoch: int, sums: _TrainingSums, measured: Evaluation) -> EpochRecord:
+    def _record(
+        self, epoch: int, sums: _TrainingSums, measured: Evaluation, *, last: bool
+    ) -> EpochRecord:
         split = self.settings.measured_on
         return EpochRecord(
             epoch=epoch + 1,
@@ -243,7 +258,7 @@ class Trial:
                 "epoch_seconds": sums.seconds,
                 "images_per_second": self.dataset.size("train") / sums.seconds,
                 **device_metrics(self.dataset.device),
-                **self._accuracy_by_batch_size(measured),
+                **(self._accuracy_by_batch_size(measured) if last else {}),
             },
             probes=self._probes.read(),
         )
@@ -252,11 +267,17 @@ class Trial:
         """Measure at the end what depends on the size of the batches, if anything does."""
         layers = self._layers.values()
         on_test = self.settings.measured_on == "test"
-        if not (self.history.outcome and on_test and is_batch_dependent(layers)):
+        if not (on_test and is_batch_dependent(layers)):
             return {}
         training = self.settings.training
         known = {training.evaluation_batch_size: measured.accuracy}
         accuracies = accuracy_by_batch_size(
-            self.network, layers, self.dataset, training.batch_size, self.precision, known
+            self.network,
+            layers,
+            self.dataset,
+            training.batch_size,
+            self.precision,
+            known,
+            self._check_stop,
         )
         return {f"test/accuracy_batch_{size}": value for size, value in accuracies.items()}
