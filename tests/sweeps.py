@@ -45,8 +45,8 @@ class Command:
     def _program(self) -> list[str]:
         if self.patience is None:
             return ["-m", "adarelu_sweep"]
-        hurry = f"sweep._PATIENCE['complete'] = {self.patience}"
-        imports = "from adarelu_sweep.supervising import sweep"
+        hurry = f"running._PATIENCE['complete'] = {self.patience}"
+        imports = "from adarelu_sweep.supervising import running"
         return ["-c", f"{imports}; {hurry}; from adarelu_sweep.cli.main import main; main()"]
 
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":

@@ -407,7 +407,8 @@ def test_the_claim_of_a_dead_process_is_gone(tmp_path: Path) -> None:
     holding = (
         "import sys, time; from pathlib import Path; from adarelu_sweep.home import Home\n"
         "from adarelu_sweep.supervising.claims import Claims\n"
-        "assert not Claims(Home(Path(sys.argv[1])), 'dead').take(['GPU-7'])\n"
+        "claims = Claims(Home(Path(sys.argv[1])), 'dead')\n"
+        "assert not claims.take(['GPU-7'])\n"
         "print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(

@@ -353,7 +353,7 @@ def test_a_study_is_trained_without_its_server_and_delivered_by_a_later_resume(
     done = command.run("launch", study, "--name", "lost", "--tracking-uri", proxy.url, *few)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("records cannot be delivered") == 1
-    assert "Records not delivered to MLflow wait in" in done.stderr
+    assert "'adarelu-sweep resume lost' delivers them" in done.stderr
     assert "2 of 2 trials complete" in command.succeed("status", "lost")
     proxy.close()
     done = command.run("resume", "lost")
