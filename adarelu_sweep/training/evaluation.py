@@ -36,7 +36,8 @@ def evaluate(
     """Evaluate in batches of ``batch_size``, in the data set's order; the last may be smaller.
 
     ``limit`` takes that many images at most, the first ones of the split; ``before_batch`` is
-    called before every batch, and may end it all by an exception. The sums stay on the device until the end.
+    called before every batch, and may end it all by an exception. The sums stay on the device until
+    the end.
     """
     network.eval()
     classes = dataset.num_classes
