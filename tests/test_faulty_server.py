@@ -250,6 +250,7 @@ def test_one_kind_of_request_that_fails_is_one_outage(
     delivery = Delivery(lambda: _Begun(proxy.url, record, tmp_path), troubles.append, threads=2)
     one, two = (Trial(tmp_path, record, number) for number in range(2))
     delivery.post(finished(one).snapshot("FINISHED"))
+    wait_until(lambda: troubles)
     for _ in range(EPOCHS - 1):
         two.train(1)
         delivery.post(two.snapshot())
