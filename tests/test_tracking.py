@@ -559,6 +559,8 @@ def test_nothing_is_left_to_a_stranger_who_takes_the_servers_port(
             pass
         with pytest.raises(MlflowException):
             tracker.deliver(trial.snapshot("FINISHED"))
+        with pytest.raises(MlflowException, match="has ended"):
+            MlflowTracker(server.url, record, tmp_path, server.is_alive)
         moved = MlflowTracker(ensure_server(home).url, record, tmp_path)
         moved.deliver(trial.snapshot("FINISHED"))
         moved.log_report(study_report(tmp_path))

@@ -28,10 +28,10 @@ def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "Mlflo
 
     Raises UserError where the home's own asks for a user and password that are not there.
     """
-    uri = tracking_uri
+    uri, is_up = tracking_uri, None
     if uri is None:
         server = ensure_server(home)
-        uri = server.url
+        uri, is_up = server.url, server.is_alive
         if server.asks:
             require_credentials()
             require_answer(uri)
@@ -39,4 +39,4 @@ def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "Mlflo
     # Imported here, in the delivery's thread: mlflow takes seconds, and training does not wait.
     from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(uri, record, home.study_folder(record.study.name))
+    return MlflowTracker(uri, record, home.study_folder(record.study.name), is_up)

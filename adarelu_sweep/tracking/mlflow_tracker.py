@@ -4,6 +4,7 @@ Every method may be repeated at will: runs are looked up by tag before they are 
 with the same step, timestamp and value stands once however often it is sent.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,10 +37,24 @@ class MlflowTracker:
     """One study's experiment: a run for the study, below it one for every trial; one for each arm.
 
     The arms' runs are beside the study's, where MLflow's default list and charts show them.
+
+    Args:
+        uri: The tracking server's address.
+        record: The study.
+        study_folder: Where its state of delivery is kept.
+        is_up: Whether the server that had this address is still up, where that can be known. As
+            long as it is, nobody else has had its port, and what was sent has arrived there.
     """
 
-    def __init__(self, uri: str, record: StudyRecord, study_folder: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        record: StudyRecord,
+        study_folder: Path,
+        is_up: Callable[[], bool] | None = None,
+    ) -> None:
         self._uri = uri
+        self._is_up = is_up
         self._record = record
         self._study_folder = study_folder
         self._experiment = Experiment(uri, record)
@@ -51,6 +66,7 @@ class MlflowTracker:
             {KIND_TAG: "study", _NOTE_TAG: _note(record), COLOUR_TAG: _GREY},
             known=delivered.run_id if delivered else None,
         )
+        self._require_the_server()
         self.parent_run: str = run.info.run_id
         self._start: int = run.info.start_time
 
@@ -117,16 +133,16 @@ class MlflowTracker:
             self._experiment.set_status(delivered.run_id, "RUNNING")
             delivered.status = "RUNNING"
             delivered.artifacts = False  # there will be others than those of a failure
-            delivered.write(snapshot.folder)
+            self._keep(delivered, snapshot.folder)
         self._log_news(snapshot, delivered)
-        delivered.write(snapshot.folder)
+        self._keep(delivered, snapshot.folder)
         if snapshot.status in {"FINISHED", "FAILED"} and not delivered.artifacts:
             self._log_artifacts(snapshot, delivered.run_id)
             delivered.artifacts = True
         if snapshot.status != "RUNNING" and snapshot.status != delivered.status:
             self._experiment.set_status(delivered.run_id, snapshot.status)
         delivered.status = snapshot.status
-        delivered.write(snapshot.folder)
+        self._keep(delivered, snapshot.folder)
 
     def _log_news(self, snapshot: TrialSnapshot, delivered: Delivered) -> None:
         """Send what the run does not have yet, in one call unless there is very much of it."""
@@ -179,7 +195,17 @@ class MlflowTracker:
     def _set_study_status(self, status: RunStatus) -> None:
         self._experiment.set_status(self.parent_run, status)
         delivered = Delivered(run_id=self.parent_run, experiment=self._experiment.id, status=status)
-        delivered.write(self._study_folder)
+        self._keep(delivered, self._study_folder)
+
+    def _keep(self, delivered: Delivered, folder: Path) -> None:
+        """Keep what has arrived, once it is certain where."""
+        self._require_the_server()
+        delivered.write(folder)
+
+    def _require_the_server(self) -> None:
+        """Raise where what was sent may have gone to another home's server on the same port."""
+        if self._is_up is not None and not self._is_up():
+            raise MlflowException(f"the server at {self._uri} has ended meanwhile")
 
 
 def _note(record: StudyRecord) -> str:

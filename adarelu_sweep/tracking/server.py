@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
+from random import randrange
 from typing import Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -30,6 +31,7 @@ from adarelu_sweep.tracking.listening import (
 )
 
 FIRST_PORT = 5000
+_PORTS = 1000  # from the first on, among which several servers that start at once spread
 _START_TIMEOUT = 120.0  # seconds
 _START_ATTEMPTS = 5
 _CLOCK_STEP = 60.0  # seconds by which the wall clock may be set while a server runs
@@ -122,12 +124,14 @@ def ensure_server(
             f"and password in {authentication.USER} and {authentication.PASSWORD}"
         )
     # Between the choice of a free port and its use, another server may have taken it.
-    for _ in range(_START_ATTEMPTS if port is None else 1):
+    for attempt in range(_START_ATTEMPTS if port is None else 1):
         with _lock(home):
             server = find_server(home)
             if server is None:
                 _clear(home)  # a killed server may have left a process on its port
-                chosen = _choose_port(host or HOST, port)
+                # Who has lost the race for a port looks elsewhere, or would lose the next one too.
+                first = FIRST_PORT + (randrange(_PORTS) if attempt else 0)
+                chosen = _choose_port(host or HOST, port, first)
                 if auth is not None:
                     authentication.switch(home, auth)
                 server = _start(home, chosen, host or HOST, asks, allowed_hosts)
@@ -193,8 +197,8 @@ def _end(server: Server) -> bool:
     return bool(processes)
 
 
-def _choose_port(host: str, port: int | None) -> int:
-    """Return the port wanted, or the first free one; raise UserError where there is none."""
+def _choose_port(host: str, port: int | None, first: int) -> int:
+    """Return the port wanted, or the first free one from ``first``; UserError if there is none."""
     if port is not None and not _is_free(port, host):
         raise UserError(
             f"port {port} is in use, or {host} is not an address of this machine: give another "
@@ -202,7 +206,7 @@ def _choose_port(host: str, port: int | None) -> int:
         )
     chosen = port
     if chosen is None and _is_free(0, host):
-        chosen = next((p for p in range(FIRST_PORT, 65536) if _is_free(p, host)), None)
+        chosen = next((p for p in range(first, 65536) if _is_free(p, host)), None)
     if chosen is None:
         raise UserError(f"--host {host}: not an address of this machine to listen on")
     return chosen
