@@ -61,6 +61,10 @@ class Command:
         for process in self._started:
             if process.poll() is None:
                 process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
         self.run("server", "stop")
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -19,7 +19,10 @@ from adarelu_sweep.reporting.convergence import (
     spread_ratio,
 )
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # of what other tests left
+)
 
 UNKNOWN = (None, None, None, None)
 curve = st.lists(st.integers(0, 1000).map(lambda tenths: tenths / 10), min_size=5, max_size=12)

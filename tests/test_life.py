@@ -109,8 +109,10 @@ def test_a_study_in_the_background(
     command: Command, client: MlflowClient, study_file: Path
 ) -> None:
     address = client.tracking_uri.replace("//", f"//me:{SECRET}@")
-    long = ["--name", "long", "--set", "training.epochs=100000", "--tracking-uri", address]
+    command.environment["MLFLOW_TRACKING_URI"] = address
+    long = ["--name", "long", "--set", "training.epochs=100000"]
     out = command.succeed("launch", study_file, "--detach", *long)
+    del command.environment["MLFLOW_TRACKING_URI"]
     running = holder(command, "long")
     assert running is not None
     assert out.splitlines() == [
@@ -184,16 +186,16 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "address", "said"),
     [
-        (["--gpus", "99"], "GPU"),
-        (["--tracking-uri", f"http://me:{SECRET}@127.0.0.1:1"], "does not answer"),
+        (["--gpus", "99"], "", "GPU"),
+        ([], f"http://me:{SECRET}@127.0.0.1:1", "does not answer"),
     ],
 )
 def test_what_cannot_run_is_refused_in_the_foreground(
-    tmp_path: Path, study_file: Path, arguments: list[str], said: str
+    tmp_path: Path, study_file: Path, arguments: list[str], address: str, said: str
 ) -> None:
-    command = Command(tmp_path / "home")
+    command = Command(tmp_path / "home", MLFLOW_TRACKING_URI=address)
     done = command.run("launch", study_file, "--detach", *arguments)
     assert done.returncode == 2
     assert said in done.stderr

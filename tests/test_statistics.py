@@ -25,7 +25,10 @@ from adarelu_sweep.reporting.statistics import (
 from adarelu_sweep.studies.power import detectable_effect
 
 # Whatever is undefined must be found so beforehand, not by a warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # of what other tests left
+)
 
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 """Crossed minus self-fertilized plants' heights, in eighths of an inch: the example with which
