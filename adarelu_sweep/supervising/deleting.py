@@ -10,6 +10,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
 from adarelu_sweep.tracking.delivered import Delivered
@@ -99,6 +100,8 @@ def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
     address = given_address(study.record)
     if address is None and not home.mlflow_db.exists():
         return None
+    if address is not None:
+        require_answer(address)
     prepare_client()
     name = study.record.study.name
     delivered = Delivered.read(home.study_folder(name))
