@@ -150,6 +150,7 @@ def test_beyond_loopback_the_server_asks_for_a_password(guarded: Command) -> Non
     assert "already up at" in guarded.run("server", "start", "--no-auth").stderr
 
 
+@pytest.mark.long
 def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Path) -> None:
     """A whole sweep against a server that asks, and that fails now and then."""
     url = started(guarded)
@@ -423,6 +424,7 @@ def test_the_claim_of_a_dead_process_is_gone(tmp_path: Path) -> None:
         assert claims.take(["GPU-6", "GPU-7"]) == {}
 
 
+@pytest.mark.long
 def test_two_studies_launched_at_once_in_a_new_home_share_its_server(tmp_path: Path) -> None:
     command = Command(tmp_path / "home", OMP_NUM_THREADS="1")
     study = tmp_path / "study.toml"

@@ -285,6 +285,7 @@ def test_an_installed_package_is_trained_by_its_names_and_by_reference(command: 
     assert len(swish[0]) == 1
 
 
+@pytest.mark.long
 def test_modules_of_the_current_folder_are_found_by_the_installed_command(
     command: Command, tmp_path: Path
 ) -> None:
@@ -318,6 +319,7 @@ def test_modules_of_the_current_folder_are_found_by_the_installed_command(
     assert json.loads(command.succeed("list", "--json")) == []
 
 
+@pytest.mark.long
 def test_a_resume_where_the_code_is_gone_fails_no_trial(command: Command, tmp_path: Path) -> None:
     own = "matrix.activation={name='tests:Swish', beta=2.0}"
     study = read_study(EXAMPLE / "study.toml", ["matrix.network=vgg16", own])

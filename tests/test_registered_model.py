@@ -115,6 +115,7 @@ class Tracked:
         return delivered.run_id
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("activation", "precision"), [("relu", "bf16"), ("adarelu", "fp32")])
 def test_a_fresh_process_loads_the_best_model_and_predicts_the_same(
     server: Server, dataset: ResidentDataset, tmp_path: Path, activation: str, precision: str
@@ -152,6 +153,7 @@ def test_a_fresh_process_loads_the_best_model_and_predicts_the_same(
     assert said["sizes"] == {size: [len(images), 10] for size in ("1", "7", "1000")}
 
 
+@pytest.mark.long
 def test_registering_follows_the_best_trial_and_repeats_nothing(
     server: Server, dataset: ResidentDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +180,7 @@ def test_registering_follows_the_best_trial_and_repeats_nothing(
     assert info.signature.inputs.inputs[0].shape == (-1, 1, 32, 32)
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_be_registered_is_told_and_the_study_ends_all_the_same(
     server: Server, dataset: ResidentDataset, tmp_path: Path
 ) -> None:

@@ -426,6 +426,7 @@ def assert_a_whole_search(command: Command) -> None:
             assert not any(key.startswith(other) for key in record.metrics)
 
 
+@pytest.mark.long
 def test_a_parallel_search_keeps_its_budget(command: Command, search_file: Path) -> None:
     quick = ("--set", "training.probes=false", "--set", "training.epochs=1")
     command.succeed("launch", search_file, "--workers", "3", "--set", "search.trials=3", *quick)
