@@ -98,10 +98,13 @@ class Pages:
         )
         return {text.splitlines()[0]: text for text in cards}
 
-    def study(self) -> str:
-        """Open the study's run; return the page's text, from its description to its tags."""
+    def study(self, child: str = "") -> str:
+        """Open the study's run; return the page's text, from its description to its tags.
+
+        The page is whole once it names its child runs, which it asks for last; ``child`` is one.
+        """
         self._open(f"{self._experiment}/runs/{self._shown.study_run}")
-        self._until(lambda: "Run ID" in self._text())
+        self._until(lambda: "Run ID" in self._text() and child in self._text())
         for more in self.driver.find_elements(By.XPATH, "//button[contains(., 'Show more')]"):
             more.click()
         return self._text()
