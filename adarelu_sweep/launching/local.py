@@ -38,8 +38,9 @@ class LocalWorker(Worker):
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 env=environment(slot),
-                # Out of the terminal's process group: Ctrl-C is the supervisor's to handle.
-                start_new_session=True,
+                # Out of the terminal's process group: Ctrl-C is the supervisor's to handle. Within
+                # its session: every other would get as much of the CPU, whatever its priority.
+                process_group=0,
             )
         self._listener = Thread(target=self._listen, name=f"worker-{slot.index}", daemon=True)
         self._listener.start()

@@ -31,6 +31,7 @@ from adarelu_sweep.launching.messages import (
 from adarelu_sweep.signals import stop_signals
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_NICENESS = 5  # a third of the supervisor's share: its steps would wait for many workers
 
 
 class Channel:
@@ -125,6 +126,7 @@ def main() -> None:
     Both are taken out of reach of everything else in the process: what prints goes to the log, what
     reads finds nothing.
     """
+    os.nice(_NICENESS)
     receiving = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     sending = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     with Path(os.devnull).open("rb") as nothing:

@@ -35,7 +35,7 @@ from adarelu_sweep.supervising.opening import (
     set_journal,
 )
 from adarelu_sweep.supervising.patience import Patience
-from adarelu_sweep.supervising.trials import LedgerTrial, attributes
+from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
 _PLAN = "adarelu_sweep.plan"
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
@@ -216,10 +216,12 @@ class StudyLedger(Book):
 
     def begin(self, cell: Cell, threads: int) -> LedgerTrial:
         """Make the trial of a cell that never had one, RUNNING, in its first attempt."""
-        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes(cell, threads))
+        carried = attributes(cell, threads)
+        template = create_trial(state=TrialState.RUNNING, user_attrs=carried)
         make = partial(self._storage.create_new_trial, self._study_id, template)
         trial_id = self.patience.do(make)
-        return self._trial(trial_id)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        return ledger_trial(trial_id, number, TrialState.RUNNING, carried, {})
 
     def searches(self) -> "list[ArmBook]":
         """Return the book of every arm's search, in the order of the arms; none without one."""
