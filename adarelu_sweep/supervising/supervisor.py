@@ -38,6 +38,7 @@ from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.crew import Crew
 from adarelu_sweep.supervising.display import Display
 from adarelu_sweep.supervising.patience import OutOfPatienceError, Patience
+from adarelu_sweep.supervising.sharing import Sharing
 from adarelu_sweep.supervising.snapshots import RUN_STATUS, attempt_tags, result_of, snapshot_of
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
@@ -107,6 +108,7 @@ class Supervisor:
         self._execution = execution
         self._patience = patience
         self._jobs: dict[Worker, Job] = {}
+        self._sharing = Sharing(agenda, self._crew, self._jobs)
         self._signal: int | None = None
         self._at_once = False
         self._kill_at = float("inf")
@@ -312,7 +314,7 @@ class Supervisor:
         for slot in self._crew.vacancies():
             if self._signal is not None or len(self._crew) >= self._agenda.left():
                 return
-            if not self._is_closed(slot.device):
+            if not self._sharing.is_closed(slot.device):
                 self._patience.do(partial(self._crew.start, slot))
 
     def _dispatch(self, worker: Worker) -> None:
@@ -323,39 +325,13 @@ class Supervisor:
     def _fill(self) -> None:
         """Give those that wait what there is to do, let go who is not needed, replace who is."""
         for worker in self._crew.idle():
-            if self._signal is None and (job := self._job_for(worker)) is not None:
+            if self._signal is None and (job := self._sharing.take(worker)) is not None:
                 self._begin(worker, job)
         for worker in self._crew.idle():
             self._display.idle(worker.slot)
-            if self._signal is not None or self._may_go(worker):
+            if self._signal is not None or self._sharing.may_go(worker):
                 self._crew.dismiss(worker)
         self._staff()
-
-    def _job_for(self, worker: Worker) -> Job | None:
-        device = worker.slot.device
-        if device in self._agenda.reserved():
-            alone = self._crew.on_device(device) == [worker]
-            return self._agenda.take_alone(device) if alone else None
-        if self._is_closed(device):
-            return None
-        return self._agenda.take(worker.slot, spread=len(self._crew.slots) > 1)
-
-    def _is_closed(self, device: str) -> bool:
-        """Return whether a trial has this device to itself, or waits until it has."""
-        if device in self._agenda.reserved():
-            return bool(self._crew.on_device(device))
-        return any(job.alone_on == device for job in self._jobs.values())
-
-    def _may_go(self, worker: Worker) -> bool:
-        """Return whether a worker that waits does so for nothing, or keeps a device from another.
-
-        As long as trials run, one may come back to be taken up again.
-        """
-        reserved = self._agenda.reserved()
-        if worker.slot.device in reserved:
-            waiting = [w for w in self._crew.idle() if w.slot.device == worker.slot.device]
-            return worker is not waiting[0]
-        return not self._jobs and not reserved
 
     def _begin(self, worker: Worker, job: Job) -> None:
         self._crew.engage(worker)
