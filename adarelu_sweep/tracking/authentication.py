@@ -20,6 +20,11 @@ def is_on(home: Home) -> bool:
     return _settings(home).exists()
 
 
+def users_database(home: Home) -> Path:
+    """Return the file in which MLflow keeps who may ask."""
+    return home.auth_folder / "users.db"
+
+
 def switch(home: Home, on: bool) -> None:
     """Let the home's server ask, or not, from its next start on.
 
@@ -43,7 +48,7 @@ def switch(home: Home, on: bool) -> None:
     write_atomically(home.auth_folder / "secret-key", secrets.token_hex(32).encode())
     settings = {
         "default_permission": "READ",
-        "database_uri": f"sqlite:///{home.auth_folder}/users.db",
+        "database_uri": f"sqlite:///{users_database(home)}",
         "admin_username": os.environ[USER],
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "grant_default_workspace_access": "false",

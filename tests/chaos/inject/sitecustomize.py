@@ -138,14 +138,17 @@ def _model(module: ModuleType) -> None:
 
 
 def _migration(module: ModuleType) -> None:
-    """While MLflow's server makes its database: a column more is there, and not all is noted."""
-    add = module.DefaultImpl.add_column
+    """While MLflow's server makes a database: a table or column is there, and not noted yet."""
+    for change in ("add_column", "create_table"):
+        setattr(module.DefaultImpl, change, _then_migration(getattr(module.DefaultImpl, change)))
 
+
+def _then_migration(change: Callable[..., None]) -> Callable[..., None]:
     def slowed(*arguments: Any, **named: Any) -> None:
-        add(*arguments, **named)
+        change(*arguments, **named)
         reach("migration")
 
-    module.DefaultImpl.add_column = slowed
+    return slowed
 
 
 _WRAPPED = {
