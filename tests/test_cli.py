@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -150,6 +151,26 @@ def test_status_and_list_import_no_torch_or_mlflow(here: Command, study_file: Pa
         modules, out = imported(here, *arguments)
         assert "small" in out
         assert modules.isdisjoint({"torch", "mlflow", "scipy", "matplotlib"})
+
+
+def test_list_shows_the_others_where_one_study_cannot_be_read(
+    here: Command, study_file: Path
+) -> None:
+    record_study(here.home, study_file)
+    with closing(sqlite3.connect(here.home / "optuna.db")) as book, book:
+        book.execute("INSERT INTO studies (study_name) VALUES ('other')")
+        book.execute(
+            "INSERT INTO study_user_attributes (study_id, key, value_json) "
+            "SELECT (SELECT study_id FROM studies WHERE study_name = 'other'), key, "
+            "replace(value_json, '0', '[') FROM study_user_attributes"
+        )
+    done = here.run("list")
+    assert done.returncode == 1
+    assert done.stdout.startswith("small:")
+    assert done.stderr.startswith("study 'other' has a plan that")
+    assert done.stderr.count("\n") == 1
+    done = here.run("list", "--json")
+    assert [state["study"] for state in json.loads(done.stdout)] == ["small"]
 
 
 def test_the_server_and_the_data_are_looked_at_without_torch_or_mlflow(here: Command) -> None:

@@ -48,15 +48,19 @@ def status_command(name: str | None, home: Path | None, as_json: bool, watch: bo
 @click.command("list")
 @options.home_option
 @options.json_option
-def list_command(home: Path | None, as_json: bool) -> None:
-    """List the studies of a home, oldest first."""
+@click.pass_context
+def list_command(ctx: click.Context, home: Path | None, as_json: bool) -> None:
+    """List the studies of a home, oldest first; exit 1 if one of them cannot be read."""
     from adarelu_sweep.home import Home
 
-    states = _states(Home.locate(home))
+    states, unreadable = _states(Home.locate(home))
     if as_json:
         click.echo(json.dumps([state.as_dict() for state in states], indent=2))
-    else:
+    elif states or not unreadable:
         click.echo("\n".join(map(str, states)) or "no studies yet")
+    for complaint in unreadable:
+        click.echo(complaint, err=True)
+    ctx.exit(1 if unreadable else 0)
 
 
 @click.command("report")
@@ -150,11 +154,20 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
         click.echo(f"Warning: the report is not logged in MLflow: {said}", err=True)
 
 
-def _states(home: "Home") -> "list[StudyState]":
+def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
+    """Return the states of the studies that can be read, and why the others cannot."""
+    from adarelu_sweep.errors import UserError
     from adarelu_sweep.supervising.ledger import Ledger
     from adarelu_sweep.supervising.state import state_of
 
+    states: list[StudyState] = []
+    unreadable: list[str] = []
     if not home.optuna_db.exists():
-        return []
+        return states, unreadable
     ledger = Ledger(home.optuna_db)
-    return [state_of(ledger.open(name), home) for name in ledger.names()]
+    for name in ledger.names():
+        try:
+            states.append(state_of(ledger.open(name), home))
+        except UserError as error:
+            unreadable.append(str(error))
+    return states, unreadable
