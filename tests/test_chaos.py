@@ -8,9 +8,9 @@ import pytest
 from tests.chaos.books import Books
 from tests.chaos.cases import Case, pairwise, whole
 from tests.chaos.matrix import play, undisturbed
-from tests.chaos.moments import PATIENCE, wait_for
 from tests.chaos.processes import send, server
 from tests.chaos.stage import Stage
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,23 @@ def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
 def test_a_server_that_is_killed_in_its_first_start_comes_up_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """Neither the database of the records is spoiled, nor, later on, that of the users."""
     stage = Stage(tmp_path_factory.mktemp("first-start"))
+    login = {
+        "MLFLOW_TRACKING_USERNAME": "boss",
+        "MLFLOW_TRACKING_PASSWORD": "as long as MLflow wants",
+    }
+    stage.command.environment.update(login)
     try:
-        stage.moments.arm("migration")
-        process = stage.command.start("server", "start")
-        wait_for(lambda: stage.moments.holder("migration"), "the migration")
-        send(server(stage.command.home), signal.SIGKILL)
-        stage.moments.release()
-        out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, err
-        assert out.startswith("http://127.0.0.1:")
+        for asking in ((), ("--auth",)):
+            stage.moments.arm("migration")
+            process = stage.command.start("server", "start", *asking)
+            wait_until(lambda: stage.moments.holder("migration"), "the migration")
+            send(server(stage.command.home), signal.SIGKILL)
+            stage.moments.release()
+            process.communicate(timeout=PATIENCE)
+            url = stage.command.succeed("server", "start", *asking)
+            assert url.startswith("http://127.0.0.1:")
+            stage.command.succeed("server", "stop")
     finally:
         stage.close()

@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import psutil
@@ -28,18 +27,11 @@ from adarelu_sweep.training.history import MODEL
 from tests.proxy import FATES, Fate, Proxy
 from tests.sweeps import STUDY, Command, environment
 from tests.test_tracking import Trial, arm, free_port, steps, study_report
+from tests.waiting import wait_until
 
 EPOCHS = 6
 DISK = "24m"
 SECONDS = 1  # until MLflow's client gives up a request here
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
-    return value
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
             command, env=environment(**quiet), stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_until(lambda: _is_up(url), 120)
+        wait_until(lambda: _is_up(url), seconds=120)
         disk = Path(f"/proc/{process.pid}/root{folder}") if mounted == 0 else None
         yield Upstream(url, disk)
     finally:
@@ -219,7 +211,7 @@ def test_an_outage_is_told_once_and_all_is_delivered_after_it(
             trial.train(1)
             delivery.post(trial.snapshot())
         assert time.monotonic() - began < 1, "who posts does not wait for the server"
-        wait_until(lambda outage=outage: len(troubles) == outage, 20)
+        wait_until(lambda outage=outage: len(troubles) == outage, seconds=20)
         wait_until(lambda asked=asked: len(proxy.seen) > asked + 2)
         proxy.all_are("pass")
         for trial in trials:

@@ -6,8 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.stopping import stop
 from tests.sweeps import Command
 from tests.test_ledger import record
+from tests.waiting import wait_until
 
 STUDY = """
 name = "life"
@@ -47,14 +47,6 @@ figures = false
 register_model = false
 """
 SECRET = "s3cret-of-the-tracking-server"
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from tests.test_sweep import (
     numbers,
     optuna_trials,
     runs,
-    wait_until,
     workers_of,
 )
+from tests.waiting import wait_until
 
 IN_TROUBLE = ["Crashing", "Hanging", "Raising", "Hungry", "Insatiable"]
 

@@ -1,7 +1,6 @@
 """Search, then confirm: the table [search], the books of the arms, and whole searches."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import History
 from tests.sweeps import Command
+from tests.waiting import wait_until
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SLOT = Slot(0, threads=1)
@@ -403,10 +403,7 @@ def test_a_search_end_to_end_and_interrupted(tmp_path: Path, search_file: Path) 
 
 
 def wait_for_epochs(command: Command, enough: Callable[[int], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not enough(sum(len(h.epochs) for h in histories(command.home).values())):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: enough(sum(len(h.epochs) for h in histories(command.home).values())))
 
 
 def assert_a_whole_search(command: Command) -> None:

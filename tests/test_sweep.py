@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.supervising.slots import available_cores
 from tests.sweeps import STUDY, Command
+from tests.waiting import wait_until
 
 METRICS = {
     "train/loss",
@@ -48,14 +49,6 @@ ARTIFACTS = {
 
 
 Done = subprocess.CompletedProcess[str]
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
-    return value
 
 
 def epochs_done(command: Command, name: str) -> int:

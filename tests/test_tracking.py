@@ -39,6 +39,7 @@ from adarelu_sweep.training.history import (
     History,
     Outcome,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -501,19 +502,14 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         trial = Trial(tmp_path, record, 0)
         trial.train(1)
         delivery.post(trial.snapshot())
-        deadline = time.monotonic() + 60
-        while Delivered.read(trial.folder) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: Delivered.read(trial.folder))
         for process in server.processes():
             process.kill()
         for _ in range(3):
             trial.train(1)
             delivery.post(trial.snapshot())
             time.sleep(0.2)
-        while not troubles:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: troubles)
         ensure_server(home, server.port)
         trial.train(1, "complete")
         delivery.post(trial.snapshot("FINISHED"))

@@ -10,8 +10,9 @@ import psutil
 
 from tests.chaos import processes
 from tests.chaos.cases import Case
-from tests.chaos.moments import Moments, wait_for
+from tests.chaos.moments import Moments
 from tests.chaos.supervised import SupervisedStudy
+from tests.waiting import wait_until
 
 
 class Disturbance:
@@ -36,7 +37,7 @@ class Disturbance:
 
     def _suffer(self, case: Case, following: Case | None) -> None:
         self._hold(case)
-        victims = wait_for(lambda: self._victims(case), f"a {case.target} to signal")
+        victims = wait_until(lambda: self._victims(case), f"a {case.target} to signal")
         if following is not None and not case.ends_the_sweep:
             self._arm(following)  # before it can have passed
         workers = processes.workers(self._study.pid)
@@ -72,7 +73,7 @@ class Disturbance:
             assert not self._study.has_ended(), f"the sweep ended and was never at {moment!r}"
             return self._moments.holder(moment) is not None
 
-        wait_for(held, f"the moment {moment!r}")
+        wait_until(held, f"the moment {moment!r}")
 
     def _victims(self, case: Case) -> list[psutil.Process]:
         pid, home = self._study.pid, self._study.home

@@ -1,23 +1,8 @@
 """Holding a sweep at a chosen moment, from outside (``inject/sitecustomize.py`` is the inside)."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
 
 INJECT = Path(__file__).parent / "inject"
-PATIENCE = 150.0  # seconds; what a loaded machine may need to come up
-
-
-def wait_for(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
-    """Return the first true value of a condition; raise AssertionError where there is none."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"in {seconds:g} s it never came about: {what}"
-        time.sleep(0.02)
-    return value
 
 
 class Moments:
