@@ -18,6 +18,7 @@ from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.search import ArmSearch, _suggest
 from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import History
 from tests.sweeps import Command
@@ -291,6 +292,37 @@ def test_a_trial_whose_making_was_cut_off_is_made_whole(tmp_path: Path) -> None:
     assert expected is not None
     assert values(job) == values(expected)
     assert [trial.number for trial in book.trials()] == [0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc", "cmaes", "gp"])
+def test_a_kill_amid_the_parameters_of_a_trial_changes_none(tmp_path: Path, sampler: str) -> None:
+    """Every parameter is written by itself; those of the others go on as if nothing had been."""
+    study = read(tmp_path, f"search.sampler={sampler}", "matrix.activation=leaky_relu")
+    proposed: list[list[dict[str, Any]]] = []
+    for cut_off in (False, True):
+        home = Home(tmp_path / f"home-{cut_off}")
+        book = ledger_of(study, home).searches()[0]
+        proposals = []
+        for number in range(4):
+            search = ArmSearch(study, book)
+            if cut_off:
+                cut = _cut_off(search, 1 + number % 2)
+                with pytest.raises(KeyboardInterrupt):
+                    book.ask(search._sampler, search._pruner, cut, 1)
+            _, trial = search.ask(threads=1)
+            proposals.append(trial.params)
+            book.complete(trial, TrialResult(50.0 + number, 1.0, 2, False))
+        proposed.append(proposals)
+    assert proposed[0] == proposed[1]
+
+
+def _cut_off(search: ArmSearch, parameters: int) -> Callable[[optuna.Trial], Any]:
+    def suggest(trial: optuna.Trial) -> Any:
+        for key, dimension in list(search._space.items())[:parameters]:
+            _suggest(trial, key, dimension)
+        raise KeyboardInterrupt
+
+    return suggest
 
 
 def test_equal_spaces_are_searched_from_equal_points(tmp_path: Path) -> None:

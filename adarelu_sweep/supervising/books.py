@@ -123,9 +123,9 @@ class Book:
             "UPDATE trials SET state = 'WAITING', datetime_complete = NULL "
             "WHERE trial_id = :id AND state = 'FAIL'"
         )
+        self._set(trial, "losses", 0)  # first: a kill after this one leaves a trial that failed
         with self._storage.engine.begin() as connection:
             connection.execute(again, {"id": trial._trial_id})
-        self._set(trial, "losses", 0)
         return replace(trial, state=TrialState.WAITING, losses=0)
 
     def repair(self) -> None:
@@ -185,6 +185,8 @@ class ArmBook(Book):
         """
         trials = self._storage.get_all_trials(self._study_id, False)
         begun = next((trial for trial in trials if CELL not in trial.user_attrs), None)
+        if begun:
+            self._make_anew(begun._trial_id)
         trial_id = begun._trial_id if begun else self._storage.create_new_trial(self._study_id)
         number = self._storage.get_trial_number_from_id(trial_id)
         study = self._study(sampler(number), pruner)  # hyperband samples by bracket
@@ -193,6 +195,13 @@ class ArmBook(Book):
         for key in sorted(carried, key=lambda key: key == CELL):
             self._storage.set_trial_user_attr(trial_id, key, carried[key])
         return self._trial(trial_id)
+
+    def _make_anew(self, trial_id: int) -> None:
+        """Forget what a trial was given: from the first parameter on, the same is drawn again."""
+        with self._storage.engine.begin() as connection:
+            for table in ("trial_params", "trial_user_attributes", "trial_system_attributes"):
+                forget = text(f"DELETE FROM {table} WHERE trial_id = :id")
+                connection.execute(forget, {"id": trial_id})
 
     def should_prune(self, trial: LedgerTrial, pruner: BasePruner) -> bool:
         """Ask a pruner about a trial's reports so far."""

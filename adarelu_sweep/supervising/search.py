@@ -122,17 +122,25 @@ def _suggest(trial: Trial, key: str, dimension: Dimension) -> Scalar:
 
 
 class _KnownSpaceQMC(QMCSampler):
-    """A sampler of the whole space from the first trial on, rather than from the second."""
+    """A sampler of the whole space from the first trial on, rather than from the second.
 
-    def __init__(self, space: dict[str, BaseDistribution], **arguments: Any) -> None:
+    The n-th trial gets the n-th point, where Optuna counts the points that were ever asked for: a
+    kill between its count and the trial would leave a point out.
+    """
+
+    def __init__(self, space: dict[str, BaseDistribution], number: int, **arguments: Any) -> None:
         with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
             super().__init__(**arguments)
         self._space = {k: d for k, d in space.items() if not d.single() and _is_numeric(d)}
+        self._number = number
 
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         return self._space
+
+    def _find_sample_id(self, study: OptunaStudy, search_space: dict[str, BaseDistribution]) -> int:
+        return self._number
 
 
 def _is_numeric(distribution: BaseDistribution) -> bool:
@@ -145,10 +153,10 @@ def _sampler(
     make: Callable[..., BaseSampler] = SAMPLERS.load(component)
     own = _stream_seed(seed, number)
     if make is QMCSampler:
-        # The sequence keeps the search's seed and goes on by its index, which Optuna stores; what
-        # is not a number has a stream of its own.
+        # The sequence keeps the search's seed; what is not a number has a stream of its own.
         return _KnownSpaceQMC(
             space,
+            number,
             scramble=True,
             seed=seed,
             independent_sampler=optuna.samplers.RandomSampler(seed=own),
