@@ -38,14 +38,17 @@ class Disturbance:
     def _suffer(self, case: Case, following: Case | None) -> None:
         self._hold(case)
         victims = wait_until(lambda: self._victims(case), f"a {case.target} to signal")
-        if following is not None and not case.ends_the_sweep:
-            self._arm(following)  # before it can have passed
+        passes_on = case.target == "server"  # training goes on, to the next moment at once
+        if following is not None and passes_on:
+            self._arm(following)
         workers = processes.workers(self._study.pid)
         began = time.monotonic()
         processes.send(victims, case.signal)
         self._moments.release()
         if not case.ends_the_sweep:
             self._study.gone(victims)
+            if following is not None and not passes_on:
+                self._arm(following)  # for the next worker; the last one may have passed it
             return
         self._study.stopped(case.exit_codes, began, workers)
         if case.signal is not signal.SIGKILL:
