@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
 from adarelu_sweep.supervising.slots import available_cores
+from adarelu_sweep.training.history import History
 from tests.sweeps import STUDY, Command
 from tests.waiting import wait_until
 
@@ -230,15 +231,21 @@ def test_without_a_terminal_progress_is_plain_lines(undisturbed: Done) -> None:
     assert "http://127.0.0.1:" in undisturbed.stdout
 
 
-def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
-    command: Command, study_file: Path, name: str
-) -> None:
-    """A real terminal, whose Ctrl-C goes to every process in its foreground."""
+def on_a_terminal(command: Command, study_file: Path, name: str) -> tuple[int, int]:
+    """Launch a long study on a terminal of its own; return its process and the other end."""
     arguments = [*("launch", str(study_file), "--name", name), "--set", "training.epochs=500"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(command.environment, TERM="xterm-256color", COLUMNS="160")
         os.execv(sys.executable, [sys.executable, "-m", "adarelu_sweep", *arguments])
+    return pid, terminal
+
+
+def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
+    command: Command, study_file: Path, name: str
+) -> None:
+    """A real terminal, whose Ctrl-C goes to every process in its foreground."""
+    pid, terminal = on_a_terminal(command, study_file, name)
     seen, status, asked = "", None, False
     deadline = time.monotonic() + 120
     try:
@@ -259,6 +266,37 @@ def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
     assert "images/s" in seen
     assert "stopping after the step in hand" in seen
     assert command.json("status", name, "--json")["state"] == "interrupted"
+
+
+def test_a_terminal_that_is_closed_stops_in_order(
+    command: Command, study_file: Path, name: str
+) -> None:
+    pid, terminal = on_a_terminal(command, study_file, name)
+    seen = ""
+    while not re.search(r"epoch [2-9]/500 .*test accuracy", seen):
+        seen += os.read(terminal, 65536).decode(errors="replace")
+    os.close(terminal)
+    _, state = wait_until(lambda: ended if (ended := os.waitpid(pid, os.WNOHANG))[0] else None)
+    assert os.waitstatus_to_exitcode(state) == 128 + signal.SIGHUP
+    log = command.succeed("logs", name)
+    assert "stopping after the step in hand" in log
+    assert "the study is interrupted" in log
+    states = {trial.state for trial in optuna_trials(command, name)}
+    assert states == {TrialState.WAITING}
+    (trial,) = (command.home / "trials" / name).glob("0*")
+    # What the worker had when it stopped, and not when it was killed some time later.
+    assert len(History.read(trial).epochs) == epochs_done(command, name)
+
+
+def test_what_cannot_be_shown_does_not_end_a_sweep(
+    command: Command, study_file: Path, name: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = command.start("launch", study_file, "--name", name, stderr=full)
+        out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    assert "adarelu" in out
+    assert_books_agree(command, name, trials=4, epochs=3)
 
 
 def test_a_complete_study_is_not_launched_again_and_resuming_it_does_nothing(

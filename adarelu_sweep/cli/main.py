@@ -8,6 +8,7 @@ import click
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.outputs import print_leniently
 from adarelu_sweep.privacy import keep_to_owner
 from adarelu_sweep.signals import STOP_SIGNALS, StopSignal, exit_code, raise_on_stop_signals
 from adarelu_sweep.tracking.secrets import concealed
@@ -64,6 +65,7 @@ def main() -> None:
         # Users' components in the current folder are found, as a worker's `python -m` finds them.
         # At the end, so that nothing there takes the place of a library.
         sys.path.append("")
+    print_leniently()
     raise_on_stop_signals()
     keep_to_owner()
     try:

@@ -1,11 +1,12 @@
 """The supervisor's log: a file that is always written, and that never stands in a sweep's way."""
 
-import io
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from adarelu_sweep.outputs import LenientFile, lenient_text
 
 _OUTPUTS = (1, 2)
 
@@ -14,12 +15,10 @@ def open_log(path: Path) -> TextIO:
     """Open a log to append to, for its owner only; what the disk has no room for is left out."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        raw = _Lenient(path, "a", opener=_private)
+        raw = LenientFile(path, "a", opener=_private)
     except OSError:
-        raw = _Lenient(os.devnull, "a")
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
+        raw = LenientFile(os.devnull, "a")
+    return lenient_text(raw)
 
 
 def take_output(log: TextIO) -> None:
@@ -30,16 +29,6 @@ def take_output(log: TextIO) -> None:
     for output in _OUTPUTS:
         os.dup2(log.fileno(), output)
     sys.stdout = sys.stderr = log
-
-
-class _Lenient(io.FileIO):
-    """A file whose writes succeed, whether or not there is room for them."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
 
 
 def _private(path: str, flags: int) -> int:
