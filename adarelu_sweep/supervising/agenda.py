@@ -113,6 +113,12 @@ class Agenda:
         """Return the devices that a waiting trial is to have for itself."""
         return {job.alone_on for job in self._returned if job.alone_on is not None}
 
+    def unreserve(self, device: str) -> None:
+        """Let any device do for the trials that were to have one that is given up."""
+        for job in self._returned:
+            if job.alone_on == device:
+                job.alone_on = None
+
     def take_alone(self, device: str) -> Job:
         """Take up a trial that is to have this device for itself."""
         return self._take_up(next(job for job in self._returned if job.alone_on == device))

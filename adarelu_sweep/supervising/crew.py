@@ -125,11 +125,11 @@ class Crew:
         now = time.monotonic()
         return [worker for worker, deadline in self._deadlines.items() if deadline <= now]
 
-    def kill_silent(self, worker: Worker) -> bool:
-        """Kill a silent worker; False if it was killed before and is still not reported gone."""
+    def kill(self, worker: Worker, reason: str) -> bool:
+        """Kill a worker; False if it was killed before and is still not reported gone."""
         if worker in self._killed:
             return False
-        self._killed[worker] = f"made no progress for {self._stall_timeout:g} s and was killed"
+        self._killed[worker] = reason
         self._deadlines[worker] = time.monotonic() + _KILL_PATIENCE
         worker.kill()
         return True

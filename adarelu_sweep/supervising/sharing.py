@@ -27,14 +27,18 @@ class Sharing:
         if device in self._agenda.reserved():
             alone = self._crew.on_device(device) == [worker]
             return self._agenda.take_alone(device) if alone else None
-        if self.is_closed(device):
+        if self._is_closed(device):
             return None
         return self._agenda.take(worker.slot, spread=len(self._crew.slots) > 1)
 
-    def is_closed(self, device: str) -> bool:
-        """Return whether a trial has this device to itself, or waits until it has."""
+    def needs(self, device: str) -> bool:
+        """Return whether one more worker on a device would have something to do."""
         if device in self._agenda.reserved():
-            return bool(self._crew.on_device(device))
+            return not self._crew.on_device(device)
+        return len(self._crew) < self._agenda.left() and not self._is_closed(device)
+
+    def _is_closed(self, device: str) -> bool:
+        """Return whether a trial has this device to itself."""
         return any(job.alone_on == device for job in self._jobs.values())
 
     def may_go(self, worker: Worker) -> bool:

@@ -46,8 +46,9 @@ from adarelu_sweep.tracking.snapshot import RunStatus
 from adarelu_sweep.training.history import TRACEBACK, EpochRecord
 from adarelu_sweep.wording import count
 
-_STOP_PATIENCE = 7.0  # seconds for the step in hand, before a worker is killed
-_LAST_LOOK = 0.5  # seconds, before a deadline that has passed counts
+_STOP_PATIENCE = 4.0  # seconds for the step in hand, before a worker is killed
+_TICK = 1.0  # seconds, the longest wait at once
+_SUSPENDED = 0.5  # seconds; a wait that much longer than asked for is no wait
 _HEARTBEATS = 4  # signs of progress within the time after which a worker counts as silent
 _LONGEST_HEARTBEAT = 10.0  # seconds
 
@@ -106,6 +107,7 @@ class Supervisor:
         self._display = display
         self._data_folder = data_folder
         self._execution = execution
+        self._silence = f"made no progress for {execution.stall_timeout:g} s and was killed"
         self._patience = patience
         self._jobs: dict[Worker, Job] = {}
         self._sharing = Sharing(agenda, self._crew, self._jobs)
@@ -130,6 +132,7 @@ class Supervisor:
                 self._take_note_of_signals()  # the next resume repairs what the books lack
             finally:
                 self._crew.close()
+                self._take_note_of_signals()
                 with suppress(OutOfPatienceError):
                     for worker in list(self._jobs):
                         self._hand_back(worker)
@@ -166,20 +169,29 @@ class Supervisor:
             self._on_message(event.worker, event.message)
 
     def _next_event(self) -> Said | Gone | Signalled | None:
-        """Wait for the next event; None when a stop, or a worker's silence, has lasted too long."""
-        while True:
-            patience = min(self._kill_at, self._crew.deadline()) - time.monotonic()
+        """Wait for the next event; None when a stop, or a worker's silence, has lasted too long.
+
+        However much the others have to say.
+        """
+        event = None
+        while event is None and (left := self._time_left()) > 0:
+            began = time.monotonic()
             with suppress(Empty):
-                # Who was suspended finds deadlines passed, and what was said to it not read yet.
-                return self._inbox.get(timeout=min(max(patience, _LAST_LOOK), 60))
-            if patience <= 0:
-                return None
+                event = self._inbox.get(timeout=min(left, _TICK))
+            # Who was suspended has not heard what was said to it meanwhile.
+            if (suspended := time.monotonic() - began - _TICK) > _SUSPENDED:
+                self._crew.excuse(suspended)
+        return event
+
+    def _time_left(self) -> float:
+        """Return the seconds until a stop, or a worker's silence, has lasted too long."""
+        return min(self._kill_at, self._crew.deadline()) - time.monotonic()
 
     def _on_silence(self) -> None:
         if time.monotonic() >= self._kill_at:
             self._kill_all()
         for worker in self._crew.silent():
-            if not self._crew.kill_silent(worker):
+            if not self._crew.kill(worker, self._silence):
                 self._on_gone(Gone(worker, "cannot be killed"))
 
     def _on_message(self, worker: Worker, message: FromWorker) -> None:
@@ -306,15 +318,15 @@ class Supervisor:
         if not self._crew.slots:
             raise UserError(f"no worker comes up (the last one {reason}): {logs}")
         self._display.say(f"slot {slot.index} is given up: its worker {reason}; {logs}")
+        if slot.device not in {left.device for left in self._crew.slots}:
+            self._agenda.unreserve(slot.device)
 
     # What is done
 
     def _staff(self) -> None:
         """Start workers in vacant slots, as many as there are trials left."""
         for slot in self._crew.vacancies():
-            if self._signal is not None or len(self._crew) >= self._agenda.left():
-                return
-            if not self._sharing.is_closed(slot.device):
+            if self._signal is None and self._sharing.needs(slot.device):
                 self._patience.do(partial(self._crew.start, slot))
 
     def _dispatch(self, worker: Worker) -> None:
@@ -358,8 +370,9 @@ class Supervisor:
         self._show_counts()
 
     def _give_up(self, job: Job, error: str, traceback: str) -> None:
-        job.trial = job.book.fail(job.trial, error)
+        # First: nothing writes it for a trial that has failed.
         self._patience.do(partial(write_atomically, job.folder / TRACEBACK, traceback.encode()))
+        job.trial = job.book.fail(job.trial, error)
         self._post(job, "FAILED")
         self._show_counts()
         self._display.say(f"{job.cell.key} failed: {error}")
@@ -372,11 +385,12 @@ class Supervisor:
             return
         self._signal = number
         self._kill_at = time.monotonic() + _STOP_PATIENCE
-        self._display.say("stopping after the step in hand; once more to stop at once")
         for worker in self._crew:
             worker.send(Stop() if worker in self._jobs else Quit())
+        self._display.say("stopping after the step in hand; once more to stop at once")
 
     def _take_note_of_signals(self) -> None:
+        """Heed the signals that came when nobody listened any more."""
         with suppress(Empty):
             while True:
                 if isinstance(event := self._inbox.get_nowait(), Signalled):
@@ -385,7 +399,7 @@ class Supervisor:
     def _kill_all(self) -> None:
         self._kill_at = float("inf")
         for worker in self._crew:
-            worker.kill()
+            self._crew.kill(worker, "was killed")
 
     def _post(self, job: Job, status: RunStatus) -> None:
         self._delivery.post(snapshot_of(job, status))
