@@ -19,7 +19,7 @@ from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.studies.schema import Arm, Study
 from adarelu_sweep.studies.search import Search
 from adarelu_sweep.supervising import disk
-from adarelu_sweep.supervising.disk import disk_lines
+from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
 from adarelu_sweep.training.checkpoint import save_checkpoint
 from adarelu_sweep.training.history import CHECKPOINT, History
 from adarelu_sweep.training.optimizers import build_optimizer
@@ -71,49 +71,59 @@ def size_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
     return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
 
 
+def need(wanted: Study, slots: int) -> DiskNeed:
+    found = DiskNeed.of(wanted, Path("nowhere"), slots)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("table", OPTIMIZERS, ids=lambda table: "-".join(map(str, table.values())))
-def test_what_is_said_is_what_is_written(
-    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[int] = []
-    monkeypatch.setattr(disk, "size", lambda number: f"size {shown.append(number)}")
+def test_what_is_said_is_what_is_written(table: dict[str, Any], tmp_path: Path) -> None:
     plain = study()
     optimizer = OPTIMIZER_REGISTRY.resolve(table)
     training = plain.training.model_copy(update={"optimizer": optimizer})
     wanted = plain.model_copy(update={"training": training})
-    said = disk_lines(wanted, tmp_path, tmp_path / "home", slots=2)
-    assert "weights of 12 finished trials" in said[1]
-    in_training, checkpoint, kept, _ = shown
+    said = need(wanted, slots=2)
     written = [checkpoint_of(arm, optimizer, tmp_path) for arm in wanted.arms()]
-    assert checkpoint == max(map(size_of, written))
-    assert in_training == 2 * 3 * checkpoint
-    assert kept == 3 * sum(size_of(tensors, "network/") for tensors in written)
+    assert said.trials == 12
+    assert said.checkpoint == max(map(size_of, written))
+    assert said.in_training == 2 * 3 * said.checkpoint
+    assert said.weights == 3 * sum(size_of(tensors, "network/") for tensors in written)
+    lines = said.lines(free=None)
+    assert size(said.in_training) in lines[0]
+    assert f"weights of 12 finished trials: {size(said.weights)}" in lines[1]
 
 
-def test_what_is_kept_and_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     small = study(seeds=1)
-    free = int(10e6)
-    usage = shutil.disk_usage(tmp_path)._replace(free=free)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-
-    def said(**changes: Any) -> list[str]:
-        return disk_lines(small.model_copy(update=changes), tmp_path, tmp_path / "a" / "b", 64)
-
-    plain = said()
+    said = need(small, slots=64)
+    assert said.in_training == said.trials * 3 * said.checkpoint  # no more than there are trials
+    assert said.total == said.in_training + 2 * said.weights
+    plain = said.lines(free=said.total)
     assert [line.split()[0] for line in plain] == ["disk"] * 3
-    assert f"{size(free)} are free" in plain[2]
-    usage = usage._replace(free=10**5)
-    short = said()
-    assert short[:2] == plain[:2]
-    assert short[3].startswith("Warning: the study needs about ")
-    assert f"where {size(10**5)} are free" in short[3]
-    none = said(execution=small.execution.model_copy(update={"keep": "none"}))
-    assert "none are kept" in none[1]
+    assert f"{size(said.total)} are free" in plain[2]
+    *most, warning = said.lines(free=said.total - 1)
+    assert most == plain
+    assert warning.startswith(f"Warning: the study needs about {size(said.total)}")
+    none = small.model_copy(
+        update={"execution": small.execution.model_copy(update={"keep": "none"})}
+    )
+    assert need(none, 1).total == need(none, 1).in_training
+    assert "none are kept" in need(none, 1).lines(free=None)[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert need(small, 64).total == said.in_training + said.weights
+
+
+def test_free_is_what_the_disk_has_where_a_home_will_be(tmp_path: Path) -> None:
+    free = free_bytes(tmp_path / "not" / "there" / "yet")
+    assert free is not None
+    assert abs(free - shutil.disk_usage(tmp_path).free) < 1e9  # others write meanwhile
 
 
 def test_of_what_cannot_be_known_nothing_is_said(tmp_path: Path) -> None:
     broken = study(network="tests.own_parts:NoSuchNetwork")
-    assert disk_lines(broken, tmp_path, tmp_path, 1) == []
+    assert DiskNeed.of(broken, tmp_path, 1) is None
     search = Search.model_validate(
         {
             "trials": 2,
@@ -123,7 +133,7 @@ def test_of_what_cannot_be_known_nothing_is_said(tmp_path: Path) -> None:
         }
     )
     searched = study(network="vgg16").model_copy(update={"search": search})
-    assert disk_lines(searched, tmp_path, tmp_path, 1) == []
+    assert DiskNeed.of(searched, tmp_path, 1) is None
 
 
 def test_a_data_set_of_ones_own_says_its_form(tmp_path: Path) -> None:

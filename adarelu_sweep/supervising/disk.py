@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
@@ -24,42 +25,78 @@ _PATIENCE = 60.0  # seconds; it takes 3, most of them for importing torch
 _CHECKPOINTS = 3  # of a trial that trains: two whole ones, and one that is being written
 
 
-def disk_lines(study: Study, data_folder: Path, home: Path, slots: int) -> list[str]:
-    """Say what a study will need on the home's disk; the last line is a warning if that is full.
+@dataclass(frozen=True)
+class DiskNeed:
+    """What a study will need, all in bytes."""
 
-    Empty where the networks' sizes cannot be known.
-    """
-    try:
-        weights, checkpoint = _measure(study, data_folder)
-    except _UnknownError:
-        return []
-    trials_per_arm = len(study.seeds()) + (study.search.trials if study.search else 0)
-    trials = trials_per_arm * len(weights)
-    kept = trials_per_arm * sum(weights)
-    busy = min(slots, trials)
-    training = busy * _CHECKPOINTS * checkpoint
-    lines = [
-        f"  disk         checkpoints while it trains: up to {size(training)}, {_CHECKPOINTS} of "
-        f"{size(checkpoint)} for every trial in hand"
-    ]
-    own_server = not os.environ.get("MLFLOW_TRACKING_URI")
-    if study.execution.keep == "none":
-        kept = 0
-        lines.append("  disk         weights of finished trials: none are kept (execution.keep)")
-    else:
-        lines.append(
-            f"  disk         weights of {count(trials, 'finished trial')}: {size(kept)} in the "
-            "home, and as much once more among MLflow's artifacts"
+    trials: int
+    """How many there are in all."""
+    checkpoint: int
+    """The largest one of a trial."""
+    in_training: int
+    """Checkpoints of all trials in hand."""
+    weights: int
+    """Those of the finished trials, in the home; 0 where none are kept."""
+    copies: int
+    """How many times these are stored: once more among the artifacts of the home's own server."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.in_training + self.copies * self.weights
+
+    @classmethod
+    def of(cls, study: Study, data_folder: Path, slots: int) -> "DiskNeed | None":
+        """Return what a study needs; None where the networks' sizes cannot be known."""
+        try:
+            weights, checkpoint = _measure(study, data_folder)
+        except _UnknownError:
+            return None
+        trials_per_arm = len(study.seeds()) + (study.search.trials if study.search else 0)
+        trials = trials_per_arm * len(weights)
+        return cls(
+            trials,
+            checkpoint,
+            min(slots, trials) * _CHECKPOINTS * checkpoint,
+            0 if study.execution.keep == "none" else trials_per_arm * sum(weights),
+            1 if os.environ.get("MLFLOW_TRACKING_URI") else 2,
         )
-    needed, free = training + kept * (2 if own_server else 1), _free(home)
-    if free is not None:
-        lines.append(f"  disk         {size(free)} are free where the home lies")
-        if needed > free:
+
+    def lines(self, free: int | None) -> list[str]:
+        """Say it, and what is free, if that is known; the last line is a warning if it is less."""
+        lines = [
+            f"  disk         checkpoints while it trains: up to {size(self.in_training)}, "
+            f"{_CHECKPOINTS} of {size(self.checkpoint)} for every trial in hand"
+        ]
+        if self.weights:
             lines.append(
-                f"Warning: the study needs about {size(needed)} where {size(free)} are free: make "
-                "room, choose another --home, or keep fewer weights (execution.keep)"
+                f"  disk         weights of {count(self.trials, 'finished trial')}: "
+                f"{size(self.weights)} in the home, and as much once more among MLflow's artifacts"
             )
-    return lines
+        else:
+            lines.append(
+                "  disk         weights of finished trials: none are kept (execution.keep)"
+            )
+        if free is not None:
+            lines.append(f"  disk         {size(free)} are free where the home lies")
+            if self.total > free:
+                lines.append(
+                    f"Warning: the study needs about {size(self.total)} where {size(free)} are "
+                    "free: make room, choose another --home, or keep fewer weights "
+                    "(execution.keep)"
+                )
+        return lines
+
+
+def free_bytes(home: Path) -> int | None:
+    """Return the bytes that are free where a home is or will be; None if that cannot be known."""
+    for folder in (home, *home.parents):
+        if folder.is_dir():
+            try:
+                return shutil.disk_usage(folder).free
+            except OSError:
+                return None
+    return None
 
 
 class _UnknownError(Exception):
@@ -118,14 +155,3 @@ def _form(name: str, data_folder: Path) -> tuple[int, int]:
         return npz.form(status.place)
     except (DamagedError, OSError):  # the launch will say so
         raise _UnknownError from None
-
-
-def _free(home: Path) -> int | None:
-    """Return the bytes that are free where the home is or will be."""
-    for folder in (home, *home.parents):
-        if folder.is_dir():
-            try:
-                return shutil.disk_usage(folder).free
-            except OSError:
-                return None
-    return None

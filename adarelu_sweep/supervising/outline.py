@@ -9,7 +9,7 @@ from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
-from adarelu_sweep.supervising.disk import disk_lines
+from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.wording import count
@@ -58,8 +58,8 @@ def outline(
         lines.append(f"  note         {note}")
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
-    if home is not None:
-        lines += disk_lines(study, data_folder, home, len(slots))
+    if home is not None and (need := DiskNeed.of(study, data_folder, len(slots))):
+        lines += need.lines(free_bytes(home))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
 
 
