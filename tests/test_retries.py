@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,31 @@ def test_a_worker_that_is_asked_to_go_hands_its_trial_back(command: Command) -> 
     assert err.count("its worker was asked to go") == 1
     assert not any(t.user_attrs.get("losses") for t in optuna_trials(command, name))
     assert_books_agree(command, name, trials=4, epochs=3)
+
+
+def test_a_dead_worker_is_known_within_5_seconds_and_in_both_books_within_10(
+    command: Command,
+) -> None:
+    name = "dead"
+    one = ("--set", "matrix.activation=relu", "--set", "matrix.seeds=1")
+    long = ("--set", "training.epochs=500")
+    study = command.home.parent / "study.toml"
+    process = command.start("launch", study, "--name", name, *one, *long)
+    wait_until(lambda: (command.home / "trials" / name / "00000/delivered.json").exists())
+    (worker,) = workers_of(process.pid)
+    worker.kill()
+    killed = time.monotonic()
+    wait_until(lambda: optuna_trials(command, name)[0].user_attrs.get("losses") == 1, seconds=5)
+
+    def is_told() -> bool:
+        """Whether MLflow has it that nobody trains the trial, or that the next worker does."""
+        (run,) = runs(command, name)[1]
+        return run.info.status == "KILLED" or run.data.tags["attempts"] == "2"
+
+    wait_until(is_told, seconds=killed + 10 - time.monotonic())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
 
 
 def test_a_full_disk_under_the_ledger_is_waited_out(command: Command) -> None:
