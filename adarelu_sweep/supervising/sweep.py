@@ -128,7 +128,8 @@ def resume(
     """Run what is left of a study, and deliver what is left to deliver.
 
     ``extend`` is given where something is added to its plan, which is replaced once all that can be
-    refused is known. If ``retry_failed``, the trials that failed are left to be done, too.
+    refused is known. If ``retry_failed``, the trials that failed are left to be done, too, from
+    then on.
     """
     ledger = Ledger.existing(home.optuna_db)
     ledger.open(name)  # without a study there is to be no lease
@@ -139,9 +140,8 @@ def resume(
         is_new = record.study != study_ledger.record.study
         study_ledger.repair()
         agenda = Agenda(study_ledger, home)
-        if retry_failed:
-            agenda.retry_failed()
-        if not is_new and (ending := _settled(agenda, home.study_folder(name))):
+        retries = retry_failed and agenda.has_failed()
+        if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
         slots = machine.slots(record, screen.console, claims)
         tracking_uri = given_address(record)
@@ -154,6 +154,9 @@ def resume(
             agenda.keep_confirmed()
             study_ledger = ledger.extend(record)
             agenda = Agenda(study_ledger, home)
+        if retry_failed:
+            agenda.retry_failed()
+            agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         where = Surroundings(home, slots, data_folder, tracking_uri)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
