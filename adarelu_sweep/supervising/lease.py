@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
+from adarelu_sweep.supervising.patience import no_room_explained
 
 # Seconds. A process's start is known by the wall clock, which may be set meanwhile.
 _CLOCK_STEP = 60.0
@@ -100,12 +101,17 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         """Take the lease; raise UserError, saying who has it, if somebody does."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise self._is_run_by(self.holder()) from None
-        write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
+        with no_room_explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise self._is_run_by(self.holder()) from None
+            try:
+                write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def abolish(self) -> None:

@@ -34,7 +34,7 @@ from adarelu_sweep.supervising.opening import (
     refuse_others,
     set_journal,
 )
-from adarelu_sweep.supervising.patience import Patience
+from adarelu_sweep.supervising.patience import Patience, no_room_explained
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
 _PLAN = "adarelu_sweep.plan"
@@ -50,32 +50,40 @@ class Ledger:
         """Open the SQLite file, making it if need be; raise UserError if it cannot be used."""
         self._patience = Patience()
         try:
-            if not path.parent.is_dir():
-                raise RuntimeError("there is no such folder")
-            # Optuna makes its tables without a thought of others who do so at the same time.
-            with FileLock(path.with_name(f"{path.name}.lock")):
-                refuse_others(path)
-                self._storage = RDBStorage(
-                    f"sqlite:///{path}",
-                    engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}},
-                )
-            journal = "WAL" if network_filesystem(path) is None else "DELETE"
-            event.listen(self._storage.engine, "connect", partial(set_journal, journal))
-            self._storage.engine.dispose()  # the connections made before the listener was there
-            with self._storage.engine.connect() as connection:
-                found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
-            if found != "ok":
-                raise RuntimeError("it is damaged")
+            with no_room_explained(path):
+                self._open(path)
         except (
-            *(OSError, RuntimeError, sqlite3.Error),
+            *(UserError, OSError, RuntimeError, sqlite3.Error),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
             if hasattr(self, "_storage"):
                 self.close()
+            if isinstance(error, UserError):
+                raise
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
         with suppress(OSError):  # somebody else's file, opened to look at it
             path.chmod(0o600)
+
+    def _open(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            raise RuntimeError("there is no such folder")
+        if path.is_dir():
+            raise RuntimeError("it is a folder")
+        # Optuna makes its tables without a thought of others who do so at the same time.
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            refuse_others(path)
+            self._storage = RDBStorage(
+                f"sqlite:///{path}",
+                engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}},
+            )
+        journal = "WAL" if network_filesystem(path) is None else "DELETE"
+        event.listen(self._storage.engine, "connect", partial(set_journal, journal))
+        self._storage.engine.dispose()  # the connections made before the listener was there
+        with self._storage.engine.connect() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            raise RuntimeError("it is damaged")
 
     @classmethod
     def existing(cls, path: Path) -> "Ledger":
