@@ -84,6 +84,14 @@ def test_on_a_full_disk_a_command_says_so_and_changes_nothing(tmp_path: Path) ->
     assert len(files) == 2 * 4
 
 
+def test_a_study_is_deleted_on_a_full_disk_to_make_room(tmp_path: Path) -> None:
+    said, studies, files = on_a_full_disk(tmp_path, ("delete", "small", "--yes"), ("list",))
+    assert [code for code, _, _ in said] == [0, 0], said
+    assert [study["study"] for study in studies] == ["other"]
+    assert len(files) == 4
+    assert all(file.startswith("trials/other/") for file in files)
+
+
 def test_a_resume_whose_first_write_finds_no_room(study_file: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     record_study(home.root, study_file)

@@ -25,6 +25,8 @@ from adarelu_sweep.supervising.lease import Holder, Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.stopping import stop
+from adarelu_sweep.tracking.experiment import STUDY_TAG
+from adarelu_sweep.tracking.removal import database_of
 from tests.sweeps import Command
 from tests.test_ledger import record
 from tests.waiting import wait_until
@@ -381,6 +383,32 @@ def test_a_deletion_that_was_cut_off_is_repeated(tmp_path: Path) -> None:
     assert len(ledger.open("mine2").trials()) == 1
     ledger.create(record())
     assert ledger.open("mine").trials() == []
+
+
+def test_what_came_while_a_user_was_asked_is_deleted_too(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    Ledger(home.optuna_db).create(record())
+    client = MlflowClient(database_of(home), database_of(home))
+    experiment = client.create_experiment("mine", home.artifacts.as_uri())
+    asked = Deletion("mine", home, keep_runs=False)
+    client.create_run(experiment, tags={STUDY_TAG: record().uid})
+    asked.carry_out()
+    assert client.search_runs([experiment], "", ViewType.ALL) == []
+
+
+def test_of_two_who_delete_a_study_the_second_is_told(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home.optuna_db)
+    ledger.create(record())
+    first, second, third = (Deletion("mine", home, keep_runs=True) for _ in range(3))
+    first.carry_out()
+    with pytest.raises(UserError, match="unknown study 'mine'"):
+        second.carry_out()
+    assert not home.study_folder("mine").exists()
+    ledger.create(record().model_copy(update={"uid": "another"}))
+    with pytest.raises(UserError, match="launched anew meanwhile"):
+        third.carry_out()
+    assert ledger.names() == ["mine"]
 
 
 def _first_cell(ledger: Ledger, name: str) -> Any:
