@@ -12,13 +12,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
 import pytest
 from mlflow.entities import LoggedModelOutput, ViewType
 from mlflow.tracking import MlflowClient
 
+from adarelu_sweep.cli.background import run_in_background
+from adarelu_sweep.cli.sweeps import launch_command
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.supervising import detaching
 from adarelu_sweep.supervising.deleting import Deletion
 from adarelu_sweep.supervising.following import find_log, read_log
 from adarelu_sweep.supervising.lease import Holder, Lease
@@ -183,6 +187,7 @@ def _arguments(process: psutil.Process) -> list[str]:
     ("arguments", "address", "said"),
     [
         (["--gpus", "99"], "", "GPU"),
+        (["--workers", "0"], "", "--workers"),
         ([], f"http://me:{SECRET}@127.0.0.1:1", "does not answer"),
     ],
 )
@@ -196,6 +201,26 @@ def test_what_cannot_run_is_refused_in_the_foreground(
     assert len(done.stderr.splitlines()) == 1
     assert SECRET not in done.stderr
     assert not (command.home / "trials").exists()
+
+
+def test_an_address_without_its_password_is_handed_over_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the foreground, where it is found in the environment."""
+    whole = f"https://me:{SECRET}@127.0.0.1:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
+    told: list[Any] = []
+
+    def start(*arguments: Any) -> tuple[int, None]:
+        told[:] = arguments
+        return 1, None
+
+    monkeypatch.setattr(detaching, "start_detached", start)
+    context = click.Context(launch_command, info_name="launch")
+    run_in_background(context, "life", ["life.toml"], {}, "https://127.0.0.1:1")
+    _, _, line, environment = told
+    assert environment["MLFLOW_TRACKING_URI"] == whole
+    assert SECRET not in " ".join(line)
 
 
 # Logs
