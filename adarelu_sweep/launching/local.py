@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot, Worker
 from adarelu_sweep.launching.messages import FROM_WORKER, Interrupted, Quit, ToWorker
+from adarelu_sweep.processes import own_command
 
 # A worker holds no credentials and knows no server.
 _WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_")
@@ -35,7 +35,7 @@ class LocalWorker(Worker):
         """Whether it was told to go, or has said that it was asked to."""
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adarelu_sweep.launching.worker"],
+                own_command("adarelu_sweep.launching.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
