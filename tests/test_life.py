@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import psutil
 import pytest
+from click.testing import CliRunner
 from mlflow.entities import LoggedModelOutput, ViewType
 from mlflow.tracking import MlflowClient
 
+from adarelu_sweep.cli import watching
 from adarelu_sweep.cli.background import run_in_background
+from adarelu_sweep.cli.studies import status_command
 from adarelu_sweep.cli.sweeps import launch_command
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
@@ -262,6 +266,23 @@ def test_a_study_without_logs(tmp_path: Path) -> None:
 
 
 # Stopping
+
+
+def test_a_study_is_watched_while_it_grows_and_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home.optuna_db)
+    ledger.create(record(seeds=3))
+    events = iter([lambda: ledger.extend(record(seeds=5)), lambda: ledger.delete("mine")])
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=lambda _: next(events)()))
+    arguments = ["mine", "--watch", "--json", "--home", str(tmp_path)]
+    with Lease(home.study_folder("mine"), "mine"):
+        done = CliRunner().invoke(status_command, arguments)
+    before, after = (json.loads(line)["trials"]["total"] for line in done.stdout.splitlines())
+    assert after > before
+    assert isinstance(done.exception, UserError), done.exception
+    assert "unknown study 'mine'" in str(done.exception)
 
 
 def test_only_the_holder_of_the_lease_is_signalled(tmp_path: Path) -> None:
