@@ -436,10 +436,12 @@ def test_what_came_while_a_user_was_asked_is_deleted_too(tmp_path: Path) -> None
     Ledger(home.optuna_db).create(record())
     client = MlflowClient(database_of(home), database_of(home))
     experiment = client.create_experiment("mine", home.artifacts.as_uri())
+    theirs = client.create_run(experiment)  # because of which the experiment stays
     asked = Deletion("mine", home, keep_runs=False)
     client.create_run(experiment, tags={STUDY_TAG: record().uid})
     asked.carry_out()
-    assert client.search_runs([experiment], "", ViewType.ALL) == []
+    (left,) = client.search_runs([experiment], "", ViewType.ALL)
+    assert left.info.run_id == theirs.info.run_id
 
 
 def test_of_two_who_delete_a_study_the_second_is_told(tmp_path: Path) -> None:
