@@ -299,6 +299,34 @@ def test_a_file_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
     assert tiny.state == CURRENT[1]
 
 
+@pytest.mark.parametrize("shape", [(4,), ()])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_parameter_of_another_type_than_its_step_count(
+    dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """As an activation of a user's own may have; Adam counts steps in float32."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(shape, dtype=dtype))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.to(x.dtype)
+
+    def scaled() -> Tiny:
+        tiny = Tiny()
+        tiny.network.insert(2, Scaled())
+        tiny.optimizer = torch.optim.Adam(tiny.network.parameters(), lr=0.01)
+        return tiny
+
+    trained, again = scaled(), scaled()
+    trained.train()
+    trained.save(tmp_path)
+    assert again.load(tmp_path) == []
+    assert again.state == trained.state
+
+
 def test_every_single_byte_counts(tmp_path: Path) -> None:
     """Not a sample: each byte of a small file, which holds no weights."""
     save_outcome(tmp_path, History(epochs=Tiny(epochs=1).history.epochs, outcome="complete"))

@@ -5,6 +5,7 @@ Every worker here is a real one, which trains tiny networks on the built-in digi
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,13 +45,18 @@ LAUNCHERS: dict[str, Callable[[Report, Path], Launcher]] = {"local": LocalLaunch
 
 
 def trial_settings(
-    seed: int = 0, epochs: int = 2, dataset: str = "digits", batch_size: int = 16, **data: int
+    seed: int = 0,
+    epochs: int = 2,
+    dataset: str = "digits",
+    batch_size: int = 16,
+    activation: str = "adarelu",
+    **data: int,
 ) -> TrialSettings:
     return TrialSettings.model_validate(
         {
             "dataset": dataset,
             "network": {"name": "vgg16_bn", "width": 1 / 16},
-            "activation": "adarelu",
+            "activation": activation,
             "seed": seed,
             "data": {"train_limit": 48, "test_limit": 32} | data,
             "training": {
@@ -116,11 +122,11 @@ class Bench:
                     return event.message
                 assert not isinstance(event.message, Failed), event.message
 
-    def gone(self, worker: Worker) -> str:
-        """Wait until the worker is gone and return why."""
+    def gone(self, worker: Worker) -> Gone:
+        """Wait until the worker is gone."""
         while not (isinstance(event := self.next(), Gone) and event.worker is worker):
             pass
-        return event.reason
+        return event
 
     def said(self, worker: Worker) -> list[Message]:
         return [e.message for e in self.events if isinstance(e, Said) and e.worker is worker]
@@ -242,7 +248,7 @@ def test_tasks_are_trained_one_after_the_other_in_one_worker(
     assert bench.hear(worker, EpochDone, Finished) == Finished(trial=0, history=stored)
 
     worker.send(Quit())
-    assert bench.gone(worker) == "exited with 0"
+    assert bench.gone(worker) == Gone(worker, "exited with 0", in_order=True)
     assert [type(message) for message in bench.said(worker)].count(Ready) == 1
     assert ends(ready.pid)
 
@@ -266,7 +272,9 @@ def test_another_worker_goes_on_from_the_last_checkpoint(bench: Bench, undisturb
     assert bench.hear(second, Started).history == stopped
     bench.hear(second, EpochDone)
     second.kill()
-    assert "KILL" in bench.gone(second)
+    gone = bench.gone(second)
+    assert "KILL" in gone.reason
+    assert not gone.in_order
     assert not any(isinstance(m, Interrupted | Failed) for m in bench.said(second))
     told += [message.record for message in bench.said(second) if isinstance(message, EpochDone)]
     killed = History.read(bench.folder / "0")
@@ -298,10 +306,33 @@ def test_an_exception_is_reported_and_ends_the_worker(bench: Bench) -> None:
     assert "\n" not in failed.error
     assert failed.traceback.startswith("Traceback (most recent call last):")
     assert failed.traceback.strip().endswith(failed.error)
-    assert bench.gone(worker)
+    assert not bench.gone(worker).in_order
     assert ends(ready.pid)
     worker.send(Quit())  # too late, and dropped
     worker.kill()
+
+
+@pytest.mark.parametrize("name", ["Exiting", "ExitingAtOnce"])
+def test_code_that_exits_within_a_trial_is_a_loss(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TROUBLE", str(bench.folder))
+    worker = bench.start()
+    exiting = trial_settings(epochs=100, activation=f"tests.troubled:{name}")
+    worker.send(task(exiting, folder=bench.folder))
+    gone = bench.gone(worker)
+    assert isinstance(bench.said(worker)[-1], EpochDone)
+    assert not gone.in_order, gone
+
+
+def test_a_worker_that_is_asked_to_go_leaves_in_order(bench: Bench) -> None:
+    worker = bench.start()
+    ready = bench.hear(worker, Ready)
+    worker.send(task(ENDLESS, folder=bench.folder))
+    bench.hear(worker, EpochDone)
+    os.kill(ready.pid, signal.SIGTERM)
+    assert bench.hear(worker, Interrupted) == Interrupted(trial=0, leaving=True)
+    assert bench.gone(worker).in_order
 
 
 def test_close_ends_every_worker_and_gone_is_its_last_event(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -68,6 +69,23 @@ def test_an_exception_gives_the_lease_back(tmp_path: Path) -> None:
     assert Lease(tmp_path, "mine").holder() is None
     with Lease(tmp_path, "mine"):
         pass
+
+
+@pytest.fixture
+def no_room(tmp_path: Path) -> Iterator[None]:
+    """No file can be written from then on: as on a full disk, but for the error's number."""
+    assert tmp_path.is_dir()  # pytest writes, too, when it makes it
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_on_a_full_disk_the_lease_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make room and repeat"), Lease(tmp_path, ""):
+        pytest.fail("nobody could know who holds it")
+    assert not Lease(tmp_path, "mine").is_taken()
 
 
 def test_twice_in_one_process(tmp_path: Path) -> None:

@@ -10,21 +10,31 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import psutil
 import pytest
+from click.testing import CliRunner
 from mlflow.entities import LoggedModelOutput, ViewType
 from mlflow.tracking import MlflowClient
 
+from adarelu_sweep.cli import watching
+from adarelu_sweep.cli.background import run_in_background
+from adarelu_sweep.cli.studies import status_command
+from adarelu_sweep.cli.sweeps import launch_command
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.supervising import detaching
 from adarelu_sweep.supervising.deleting import Deletion
 from adarelu_sweep.supervising.following import find_log, read_log
 from adarelu_sweep.supervising.lease import Holder, Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.stopping import stop
+from adarelu_sweep.tracking.experiment import STUDY_TAG
+from adarelu_sweep.tracking.removal import database_of
 from tests.sweeps import Command
 from tests.test_ledger import record
 from tests.waiting import wait_until
@@ -181,6 +191,7 @@ def _arguments(process: psutil.Process) -> list[str]:
     ("arguments", "address", "said"),
     [
         (["--gpus", "99"], "", "GPU"),
+        (["--workers", "0"], "", "--workers"),
         ([], f"http://me:{SECRET}@127.0.0.1:1", "does not answer"),
     ],
 )
@@ -194,6 +205,26 @@ def test_what_cannot_run_is_refused_in_the_foreground(
     assert len(done.stderr.splitlines()) == 1
     assert SECRET not in done.stderr
     assert not (command.home / "trials").exists()
+
+
+def test_an_address_without_its_password_is_handed_over_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the foreground, where it is found in the environment."""
+    whole = f"https://me:{SECRET}@127.0.0.1:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
+    told: list[Any] = []
+
+    def start(*arguments: Any) -> tuple[int, None]:
+        told[:] = arguments
+        return 1, None
+
+    monkeypatch.setattr(detaching, "start_detached", start)
+    context = click.Context(launch_command, info_name="launch")
+    run_in_background(context, "life", ["life.toml"], {}, "https://127.0.0.1:1")
+    _, _, line, environment = told
+    assert environment["MLFLOW_TRACKING_URI"] == whole
+    assert SECRET not in " ".join(line)
 
 
 # Logs
@@ -235,6 +266,23 @@ def test_a_study_without_logs(tmp_path: Path) -> None:
 
 
 # Stopping
+
+
+def test_a_study_is_watched_while_it_grows_and_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home.optuna_db)
+    ledger.create(record(seeds=3))
+    events = iter([lambda: ledger.extend(record(seeds=5)), lambda: ledger.delete("mine")])
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=lambda _: next(events)()))
+    arguments = ["mine", "--watch", "--json", "--home", str(tmp_path)]
+    with Lease(home.study_folder("mine"), "mine"):
+        done = CliRunner().invoke(status_command, arguments)
+    before, after = (json.loads(line)["trials"]["total"] for line in done.stdout.splitlines())
+    assert after > before
+    assert isinstance(done.exception, UserError), done.exception
+    assert "unknown study 'mine'" in str(done.exception)
 
 
 def test_only_the_holder_of_the_lease_is_signalled(tmp_path: Path) -> None:
@@ -381,6 +429,34 @@ def test_a_deletion_that_was_cut_off_is_repeated(tmp_path: Path) -> None:
     assert len(ledger.open("mine2").trials()) == 1
     ledger.create(record())
     assert ledger.open("mine").trials() == []
+
+
+def test_what_came_while_a_user_was_asked_is_deleted_too(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    Ledger(home.optuna_db).create(record())
+    client = MlflowClient(database_of(home), database_of(home))
+    experiment = client.create_experiment("mine", home.artifacts.as_uri())
+    theirs = client.create_run(experiment)  # because of which the experiment stays
+    asked = Deletion("mine", home, keep_runs=False)
+    client.create_run(experiment, tags={STUDY_TAG: record().uid})
+    asked.carry_out()
+    (left,) = client.search_runs([experiment], "", ViewType.ALL)
+    assert left.info.run_id == theirs.info.run_id
+
+
+def test_of_two_who_delete_a_study_the_second_is_told(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home.optuna_db)
+    ledger.create(record())
+    first, second, third = (Deletion("mine", home, keep_runs=True) for _ in range(3))
+    first.carry_out()
+    with pytest.raises(UserError, match="unknown study 'mine'"):
+        second.carry_out()
+    assert not home.study_folder("mine").exists()
+    ledger.create(record().model_copy(update={"uid": "another"}))
+    with pytest.raises(UserError, match="launched anew meanwhile"):
+        third.carry_out()
+    assert ledger.names() == ["mine"]
 
 
 def _first_cell(ledger: Ledger, name: str) -> Any:

@@ -10,9 +10,18 @@ from typing import Any
 import psutil
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
+from adarelu_sweep.studies.plan import cells
+from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.running import Screen
+from adarelu_sweep.supervising.sweep import Machine, resume
+from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.training.history import History
 from tests.sweeps import STUDY, Command
+from tests.test_cli import record_study
 from tests.test_sweep import (
     assert_books_agree,
     epochs_done,
@@ -135,6 +144,29 @@ def test_what_failed_is_tried_again_on_request(
         assert run.info.status == "FINISHED"
         assert run.data.tags["outcome"] == "complete"
         assert "model" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+@pytest.mark.parametrize("machine", [Machine(workers=0), Machine(gpus="99")])
+def test_a_refused_retry_changes_nothing(
+    machine: Machine, study_file: Path, tmp_path: Path
+) -> None:
+    """Not even where all has been delivered, so that there would be nothing else to do."""
+    home = Home(tmp_path / "home")
+    record_study(home.root, study_file)
+    ledger = Ledger(home.optuna_db).open("small")
+    for cell in cells(ledger.record.study):
+        trial = ledger.fail(ledger.begin(cell, threads=1), "boom")
+        folder = home.trial_folder("small", trial.number)
+        folder.mkdir(parents=True)
+        Delivered(run_id=str(trial.number), status="FAILED").write(folder)
+    Delivered(run_id="study", status="FINISHED").write(home.study_folder("small"))
+
+    screen = Screen(lambda *_: pytest.fail("it has run"), Console(quiet=True))
+    with pytest.raises(UserError):
+        resume("small", home, machine, screen, retry_failed=True)
+    assert {trial.state for trial in ledger.trials()} == {TrialState.FAIL}
+    _, ending = resume("small", home, machine, screen)
+    assert ending.state == "failed"
 
 
 def test_a_worker_that_is_asked_to_go_hands_its_trial_back(command: Command) -> None:

@@ -360,6 +360,33 @@ def test_a_failed_trial_is_replaced_until_too_many_failed(tmp_path: Path) -> Non
     assert agenda.left() == counts.waiting == 0
 
 
+def test_as_many_failed_trials_are_tried_again_as_the_budget_lacks(tmp_path: Path) -> None:
+    study, home = read(tmp_path, "matrix.activation=leaky_relu"), Home(tmp_path / "home")
+    ledger = ledger_of(study, home)
+    agenda = Agenda(ledger, home)
+    for number in range(5):  # one ends well, and four fail: as many as were wanted
+        job = agenda.take(SLOT)
+        assert job is not None
+        if number == 2:
+            pretend(job)
+        else:
+            job.trial = job.book.fail(job.trial, "boom")
+    assert agenda.has_failed()
+    agenda.retry_failed()
+
+    again = Agenda(ledger, home)
+    assert (again.counts().waiting, again.counts().failed) == (3 + 2, 1)
+    done = work_off(again)
+    assert [job.trial.number for job in done if job.search] == [0, 1, 3]  # and none is new
+    assert not again.has_failed()
+    rates = {job.key: job.cell.settings.training.optimizer.arguments["lr"] for job in again.jobs()}
+    (book,) = ledger.searches()
+    best = ArmSearch(study, book).best(book.trials())
+    assert best is not None
+    confirmed = [job.key for job in done if job.search is None]
+    assert [rates[key] for key in confirmed] == [rates[f"0/{best.number}"]] * 2
+
+
 def test_seeds_of_the_search_take_turns(tmp_path: Path) -> None:
     study, home = read(tmp_path, "matrix.seeds=[5,6]"), Home(tmp_path / "home")
     jobs = work_off(Agenda(ledger_of(study, home), home))

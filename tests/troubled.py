@@ -52,6 +52,20 @@ class Crashing(_Troubled):
         os._exit(3)
 
 
+class Exiting(_Troubled):
+    once = False
+
+    def trouble(self) -> None:
+        sys.exit()
+
+
+class ExitingAtOnce(_Troubled):
+    once = False
+
+    def trouble(self) -> None:
+        os._exit(0)
+
+
 class Hanging(_Troubled):
     def trouble(self) -> None:
         time.sleep(1000)

@@ -25,14 +25,15 @@ def run_in_background(
         name: The study's name.
         arguments: The command's arguments.
         options: Its options by their names; those that are None or False are left out.
-        tracking_uri: Handed over by the environment, because it may hold a password.
+        tracking_uri: Handed over by the environment, with the password that this one has for it.
     """
     from adarelu_sweep.supervising.detaching import start_detached
+    from adarelu_sweep.tracking.address import with_password
 
     line = [*_written(options), "--", *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     if tracking_uri:
-        environment["MLFLOW_TRACKING_URI"] = tracking_uri
+        environment["MLFLOW_TRACKING_URI"] = with_password(tracking_uri)
     pid, code = start_detached(str(ctx.info_name), "--report-to", line, environment)
     if code is not None:
         ctx.exit(code if code >= 0 else 128 - code)
@@ -56,6 +57,6 @@ def _written(options: dict[str, Given]) -> Iterable[str]:
     for option, given in options.items():
         if given is True:
             yield option
-        elif given not in (None, False):
+        elif given is not None and given is not False:  # 0 is given, and to be refused
             several = given if isinstance(given, tuple) else (given,)
             yield from (f"{option}={value}" for value in several)

@@ -10,6 +10,7 @@ from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.outputs import print_leniently
 from adarelu_sweep.privacy import keep_to_owner
+from adarelu_sweep.processes import search_current_folder_last
 from adarelu_sweep.signals import STOP_SIGNALS, StopSignal, exit_code, raise_on_stop_signals
 from adarelu_sweep.tracking.secrets import concealed
 
@@ -61,10 +62,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
-    if not sys.flags.safe_path:
-        # Users' components in the current folder are found, as a worker's `python -m` finds them.
-        # At the end, so that nothing there takes the place of a library.
-        sys.path.append("")
+    search_current_folder_last()
     print_leniently()
     raise_on_stop_signals()
     keep_to_owner()

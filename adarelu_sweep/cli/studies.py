@@ -37,11 +37,15 @@ def status_command(name: str | None, home: Path | None, as_json: bool, watch: bo
     names = ledger.names()
     if name is None and not names:
         raise UserError(f"no studies in {here.root}: launch one, or give another --home")
-    study = ledger.open(name or names[-1])
+    shown = name or names[-1]
+
+    def look() -> "StudyState":
+        return state_of(ledger.open(shown), here)  # anew: it may have grown, or be gone
+
     if watch:
-        watch_study(lambda: state_of(study, here), as_json)
+        watch_study(look, as_json)
         return
-    state = state_of(study, here)
+    state = look()
     click.echo(json.dumps(state.as_dict(), indent=2) if as_json else state)
 
 

@@ -6,7 +6,6 @@ files in the data folder. Importing this module does not import torch, and neith
 """
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from adarelu_sweep.datasets.catalog import (
 )
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.privacy import users_umask
+from adarelu_sweep.processes import own_command
 
 __all__ = ["Arrays", "Form", "Status", "check", "fetch", "limited", "names", "read"]
 
@@ -38,7 +38,7 @@ def fetch(name: str, data_dir: Path) -> Status:
     status = check(name, data_dir)
     if status.present:
         return status
-    command = [sys.executable, "-m", "adarelu_sweep.datasets.download", name, str(data_dir)]
+    command = own_command("adarelu_sweep.datasets.download", name, str(data_dir))
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,8 @@ from threading import Lock, Thread
 from pydantic import ValidationError
 
 from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot, Worker
-from adarelu_sweep.launching.messages import FROM_WORKER, Quit, ToWorker
+from adarelu_sweep.launching.messages import FROM_WORKER, Interrupted, Quit, ToWorker
+from adarelu_sweep.processes import own_command
 
 # A worker holds no credentials and knows no server.
 _WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_")
@@ -31,9 +31,11 @@ class LocalWorker(Worker):
         self._sending = Lock()
         self._reporting = Lock()
         self._gone = False
+        self._may_go = False
+        """Whether it was told to go, or has said that it was asked to."""
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adarelu_sweep.launching.worker"],
+                own_command("adarelu_sweep.launching.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
@@ -54,6 +56,7 @@ class LocalWorker(Worker):
     def send(self, message: ToWorker) -> None:  # noqa: D102
         stream = self._process.stdin
         assert stream is not None
+        self._may_go |= isinstance(message, Quit)
         with self._sending, suppress(OSError, ValueError):  # broken or closed pipe: it is gone
             stream.write(message.model_dump_json().encode() + b"\n")
             stream.flush()
@@ -84,6 +87,7 @@ class LocalWorker(Worker):
             with self._reporting:
                 if self._gone:
                     return
+                self._may_go |= isinstance(message, Interrupted) and message.leaving
                 self._report(Said(self, message))
 
     def _await_end(self) -> None:
@@ -100,7 +104,9 @@ class LocalWorker(Worker):
             sending.close()
         with self._reporting:
             self._gone = True
-            self._report(Gone(self, _describe(returncode), in_order=returncode == 0))
+            # The exit code alone does not tell: the code of a trial may exit, too.
+            in_order = self._may_go and returncode == 0
+            self._report(Gone(self, _describe(returncode), in_order))
 
     def _end_group(self) -> None:
         """Kill what the worker has started, too: it would keep the slot's memory."""

@@ -28,6 +28,7 @@ from adarelu_sweep.launching.messages import (
     Stop,
     Task,
 )
+from adarelu_sweep.processes import search_current_folder_last
 from adarelu_sweep.signals import stop_signals
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -126,6 +127,7 @@ def main() -> None:
     Both are taken out of reach of everything else in the process: what prints goes to the log, what
     reads finds nothing.
     """
+    search_current_folder_last()
     os.nice(_NICENESS)
     receiving = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     sending = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -89,12 +89,16 @@ class Agenda:
         return any(self._falls_short(search) for search in self._searches)
 
     def retry_failed(self) -> None:
-        """Let the failed trials wait again; of a search, as many as its budget lacks."""
-        for job in self.jobs():
-            failed = job.trial.state is TrialState.FAIL
-            if failed and (job.search is None or self._falls_short(job.search)):
-                job.trial = job.book.retry(job.trial)
-                self._returned.append(job)
+        """Let the failed trials wait again; of a search, as many as its budget lacks.
+
+        What follows from them is known to an agenda that is made afterwards.
+        """
+        failed = [job for job in self.jobs() if job.trial.state is TrialState.FAIL]
+        again = [job for job in failed if job.search is None]
+        for search in self._searches:
+            again += [job for job in failed if job.search is search][: self._lacking(search)]
+        for job in again:
+            job.book.retry(job.trial)
 
     def take(self, slot: Slot, spread: bool = False) -> Job | None:
         """Begin the next trial, or take up one that waits; None if there is none for now.
@@ -179,9 +183,12 @@ class Agenda:
 
         A failed one does not count and is replaced, until as many have failed as were wanted.
         """
-        trials = self._trials_of(search)
-        failed = sum(trial.state is TrialState.FAIL for trial in trials)
-        return 0 if failed >= search.budget else search.budget - (len(trials) - failed)
+        return 0 if self._falls_short(search) else self._lacking(search)
+
+    def _lacking(self, search: ArmSearch) -> int:
+        """Return how many trials of a search's budget have neither ended well nor begun."""
+        failed = [trial.state is TrialState.FAIL for trial in self._trials_of(search)]
+        return max(0, search.budget - failed.count(False))
 
     def _falls_short(self, search: ArmSearch) -> bool:
         """Return whether so many trials of a search have failed that its budget is not met."""

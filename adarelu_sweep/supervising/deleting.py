@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
@@ -35,14 +36,13 @@ class Deletion:
     def __init__(self, name: str, home: Home, keep_runs: bool) -> None:
         self._name = name
         self._home = home
-        self._ledger = Ledger.existing(home.optuna_db)
-        study = self._ledger.open(name, half_deleted=True)
-        self._lease = Lease(home.study_folder(name), name)
+        self._keep_runs = keep_runs
+        self._lease = Lease(home.study_folder(name), name, nameless=True)
         self._lease.refuse_holder()
-        self._elsewhere = study.record.tracking_uri
-        self._records = None if keep_runs else _records(study, home)
-        books = [study, *study.searches()]
-        self._trials = sum(len(book.trials()) for book in books)
+        with _opened(home) as ledger:
+            study = self._open(ledger)
+            self._uid = study.record.uid
+            self._look(study)
 
     def __str__(self) -> str:
         """Say what goes, in one line."""
@@ -59,20 +59,71 @@ class Deletion:
     def carry_out(self) -> str | None:
         """Delete it; return, in one line, what is left to be done by somebody else, or None.
 
-        Optuna's record goes last, so that a deletion that was cut off can be repeated.
+        What there is of it is looked at again, because much may have happened while a user was
+        asked; raises UserError, and deletes nothing, where it is not the same study any more.
+
+        Optuna's record goes last, so that a deletion that was cut off can be repeated, and what
+        fills the disk goes before MLflow's records, whose removal needs room.
         """
-        with self._lease:
-            self._ledger.begin_deletion(self._name)
-            note = self._delete_records()
-            for folder in self._folders():
+        with self._lease, _opened(self._home) as ledger:
+            self._look(self._open_again(ledger))
+            self._begin(ledger)
+            for folder in (*self._folders()[:-1], *self._trial_folders()):
                 _empty(folder)
-            self._ledger.delete(self._name)
+            note = self._delete_records()
+            _empty(self._home.study_folder(self._name))
+            with no_room_explained(self._home.optuna_db):
+                ledger.delete(self._name)
             self._lease.abolish()
         return note
+
+    def _open(self, ledger: Ledger) -> StudyLedger:
+        return ledger.open(self._name, half_deleted=True)
+
+    def _open_again(self, ledger: Ledger) -> StudyLedger:
+        try:
+            study = self._open(ledger)
+        except UserError:
+            self._lease.abolish()  # it may be that the lease alone has made the folder
+            raise
+        if study.record.uid != self._uid:
+            raise UserError(
+                f"study {self._name!r} was deleted and launched anew meanwhile: if that is to go, "
+                "too, repeat the command"
+            )
+        return study
+
+    def _look(self, study: StudyLedger) -> None:
+        """See what there is of the study."""
+        self._elsewhere = study.record.tracking_uri
+        self._records = None if self._keep_runs else _records(study, self._home)
+        books = [study, *study.searches()]
+        self._trials = sum(len(book.trials()) for book in books)
+
+    def _begin(self, ledger: Ledger) -> None:
+        """Mark the study; where there is no room for that, files of its own make it, one by one.
+
+        Those that are missed least go first: if it is cut off then, hardly anything is lost.
+        """
+        folders = self._folders()
+        files = (path for folder in folders for path in sorted(folder.rglob("*")) if _is_own(path))
+        while True:
+            try:
+                with no_room_explained(self._home.optuna_db):
+                    return ledger.begin_deletion(self._name)
+            except NoRoomError:
+                if (file := next(files, None)) is None:
+                    raise
+                with _removal_explained():
+                    file.unlink(missing_ok=True)
 
     def _folders(self) -> list[Path]:
         home, name = self._home, self._name
         return [home.report_folder(name), home.log_folder(name), home.study_folder(name)]
+
+    def _trial_folders(self) -> list[Path]:
+        folder = self._home.study_folder(self._name)
+        return [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
 
     def _delete_records(self) -> str | None:
         if self._records is None:
@@ -93,6 +144,17 @@ class Deletion:
         if not self._records.shared:
             return None
         return f"the experiment {self._name!r} stays in MLflow: it holds runs of others"
+
+
+@contextmanager
+def _opened(home: Home) -> Iterator[Ledger]:
+    """Open the ledger, on a full disk too: deleting is how a user makes room."""
+    try:
+        ledger = Ledger.existing(home.optuna_db)
+    except NoRoomError:
+        ledger = Ledger.existing(home.optuna_db, alone=True)
+    with closing(ledger):
+        yield ledger
 
 
 def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
@@ -129,18 +191,30 @@ def _clear_trouble(name: str) -> Iterator[None]:
         ) from None
 
 
+def _is_own(path: Path) -> bool:
+    """Return whether a path is a file that goes with the study, rather than its lease."""
+    return not path.name.startswith("lease.") and (path.is_symlink() or path.is_file())
+
+
 def _empty(folder: Path) -> None:
     """Remove a folder, but for the lease that is held in it."""
-    try:
+    with suppress(FileNotFoundError), _removal_explained():
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif not path.name.startswith("lease."):
+            elif _is_own(path):
                 path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+@contextmanager
+def _removal_explained() -> Iterator[None]:
+    """Say in one line what cannot be removed."""
+    try:
+        yield
     except FileNotFoundError:
-        return
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename}: cannot be removed ({error.strerror}): mend that and delete again"

@@ -7,11 +7,11 @@ its output to the log and tells the command, by one byte down a pipe, that it ma
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from adarelu_sweep.processes import own_command
 from adarelu_sweep.supervising.log import take_output
 
 _RUNS = b"\0"
@@ -34,7 +34,7 @@ def start_detached(
     receiving, sending = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "adarelu_sweep", verb, f"{option}={sending}", *arguments],
+            own_command("adarelu_sweep", verb, f"{option}={sending}", *arguments),
             stdin=subprocess.DEVNULL,
             env=environment,
             pass_fds=[sending],

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from adarelu_sweep.datasets.arrays import DamagedError
 from adarelu_sweep.datasets.catalog import BUILT_IN, Form, check
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
+from adarelu_sweep.processes import own_command
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.wording import count, size
 
@@ -134,7 +134,7 @@ def _copies(study: Study) -> int:
 def _ask(parts: str) -> list[dict[str, int]]:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "adarelu_sweep.training.sizes"],
+            own_command("adarelu_sweep.training.sizes"),
             input=parts.encode(),
             capture_output=True,
             timeout=_PATIENCE,

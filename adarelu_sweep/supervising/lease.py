@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
+from adarelu_sweep.supervising.patience import no_room_explained, passing_reason
 
 # Seconds. A process's start is known by the wall clock, which may be set meanwhile.
 _CLOCK_STEP = 60.0
@@ -65,9 +66,16 @@ class Holder:
 
 
 class Lease:
-    """The right to write a study's books. The kernel takes it back when its holder dies."""
+    """The right to write a study's books. The kernel takes it back when its holder dies.
 
-    def __init__(self, folder: Path, study: str) -> None:
+    Args:
+        folder: The study's folder.
+        study: Its name.
+        nameless: Take it even where there is no room to say who has it.
+    """
+
+    def __init__(self, folder: Path, study: str, nameless: bool = False) -> None:
+        self._nameless = nameless
         self._study = study
         self._folder = folder
         self._lock = FileLock(folder / "lease.lock")
@@ -100,12 +108,18 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         """Take the lease; raise UserError, saying who has it, if somebody does."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise self._is_run_by(self.holder()) from None
-        write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
+        with no_room_explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise self._is_run_by(self.holder()) from None
+            try:
+                write_atomically(self._file, json.dumps(asdict(Holder.this_process())).encode())
+            except BaseException as error:
+                if not (self._nameless and passing_reason(error)):
+                    self._lock.release()
+                    raise
         return self
 
     def abolish(self) -> None:

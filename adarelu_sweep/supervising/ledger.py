@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -20,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import MetaData, event, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
@@ -29,12 +31,13 @@ from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
 from adarelu_sweep.supervising.opening import (
     BUSY_TIMEOUT_SECONDS,
+    AloneConnection,
     damage_explained,
     read_record,
     refuse_others,
     set_journal,
 )
-from adarelu_sweep.supervising.patience import Patience
+from adarelu_sweep.supervising.patience import Patience, no_room_explained
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
 _PLAN = "adarelu_sweep.plan"
@@ -46,43 +49,55 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Ledger:
     """All studies of one home."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the SQLite file, making it if need be; raise UserError if it cannot be used."""
+    def __init__(self, path: Path, alone: bool = False) -> None:
+        """Open the SQLite file, making it if need be; raise UserError if it cannot be used.
+
+        If ``alone``, nobody else can use it until it is closed; then a full disk will do.
+        """
         self._patience = Patience()
         try:
-            if not path.parent.is_dir():
-                raise RuntimeError("there is no such folder")
-            # Optuna makes its tables without a thought of others who do so at the same time.
-            with FileLock(path.with_name(f"{path.name}.lock")):
-                refuse_others(path)
-                self._storage = RDBStorage(
-                    f"sqlite:///{path}",
-                    engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}},
-                )
-            journal = "WAL" if network_filesystem(path) is None else "DELETE"
-            event.listen(self._storage.engine, "connect", partial(set_journal, journal))
-            self._storage.engine.dispose()  # the connections made before the listener was there
-            with self._storage.engine.connect() as connection:
-                found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
-            if found != "ok":
-                raise RuntimeError("it is damaged")
+            with no_room_explained(path):
+                self._open(path, alone)
         except (
-            *(OSError, RuntimeError, sqlite3.Error),
+            *(UserError, OSError, RuntimeError, sqlite3.Error),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
             if hasattr(self, "_storage"):
                 self.close()
+            if isinstance(error, UserError):
+                raise
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
         with suppress(OSError):  # somebody else's file, opened to look at it
             path.chmod(0o600)
 
+    def _open(self, path: Path, alone: bool) -> None:
+        if not path.parent.is_dir():
+            raise RuntimeError("there is no such folder")
+        if path.is_dir():
+            raise RuntimeError("it is a folder")
+        # Optuna makes its tables without a thought of others who do so at the same time.
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            refuse_others(path, alone)
+            how: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
+            if alone:  # one connection, which would keep a second one out
+                how["poolclass"] = StaticPool
+                how["connect_args"]["factory"] = AloneConnection
+            self._storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=how)
+        journal = "WAL" if network_filesystem(path) is None else "DELETE"
+        event.listen(self._storage.engine, "connect", partial(set_journal, journal))
+        self._storage.engine.dispose()  # the connections made before the listener was there
+        with self._storage.engine.connect() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            raise RuntimeError("it is damaged")
+
     @classmethod
-    def existing(cls, path: Path) -> "Ledger":
+    def existing(cls, path: Path, alone: bool = False) -> "Ledger":
         """Open a home's ledger without making a home where there is none."""
         if not path.exists():
             raise UserError(f"no studies in {path.parent}: launch one, or give another --home")
-        return cls(path)
+        return cls(path, alone)
 
     def names(self) -> list[str]:
         """Return the names of the studies whose plan is recorded, oldest first."""

@@ -18,16 +18,30 @@ from adarelu_sweep.studies.record import StudyRecord
 BUSY_TIMEOUT_SECONDS = 30
 
 
-def refuse_others(path: Path) -> None:
+class AloneConnection(sqlite3.Connection):
+    """Keeps all others out, and so needs no file of shared memory beside the database.
+
+    A full disk has no room for that file.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA locking_mode = EXCLUSIVE")
+
+
+def refuse_others(path: Path, alone: bool) -> None:
     """Raise RuntimeError for a database that is not Optuna's, before Optuna makes its tables in it.
 
-    Read only: nothing of a file that is refused is changed. Raises sqlite3.Error for what is no
-    database.
+    Read only: nothing of a file that is refused is changed. (To be alone takes the right to write.)
+    Raises sqlite3.Error for what is no database.
     """
     if not path.exists() or path.stat().st_size == 0:
         return
-    uri = f"file:{quote(str(path))}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
+    uri = f"file:{quote(str(path))}?mode={'rw' if alone else 'ro'}"
+    kind = AloneConnection if alone else sqlite3.Connection
+    with closing(
+        sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=kind)
+    ) as connection:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in found}
     if tables and not {"studies", "trials", "version_info"} <= tables:

@@ -1,9 +1,12 @@
 """Waiting out a full disk or a locked database, instead of ending a night's training."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import NO_ROOM
 
 T = TypeVar("T")
@@ -11,11 +14,16 @@ T = TypeVar("T")
 _PAUSE = 1.0  # seconds from one attempt to the next
 _TICK = 0.1  # seconds after which a request to stop is noticed
 # How SQLite says it. "disk I/O error" is what it makes of a write that a quota or limit refuses.
-_PASSING = ("database or disk is full", "disk I/O error", "database is locked")
+_LOCKED = "database is locked"
+_PASSING = ("database or disk is full", "disk I/O error", _LOCKED)
 
 
 class OutOfPatienceError(Exception):
     """What was to be recorded could not be, and it was asked to stop."""
+
+
+class NoRoomError(UserError):
+    """What was to be written could not be, and nobody is to wait for room."""
 
 
 class Patience:
@@ -52,6 +60,25 @@ class Patience:
             if self.exhausted:
                 raise OutOfPatienceError(reason)
             time.sleep(_TICK)
+
+
+@contextmanager
+def no_room_explained(path: Path) -> Iterator[None]:
+    """Raise UserError, NoRoomError for one, where something cannot be written for now."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = passing_reason(error)
+        if reason is None:
+            raise
+        if reason == _LOCKED:
+            raise UserError(f"{path}: {reason} by another process: repeat the command") from error
+        raise NoRoomError(
+            f"the disk that holds {path} is full, or a quota is reached ({reason}): make room and "
+            "repeat the command; nothing is lost"
+        ) from error
 
 
 def passing_reason(error: BaseException) -> str | None:

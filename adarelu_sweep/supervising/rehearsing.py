@@ -5,7 +5,6 @@ In a process of its own: it imports torch and code of others, which the supervis
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
@@ -13,6 +12,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.processes import own_command
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.slots import available_cores
 
@@ -29,7 +29,7 @@ def rehearse(study: Study, data_folder: Path) -> None:
         return
     parts = matrix.model_dump(mode="json", include={"dataset", "network", "activation"})
     done = subprocess.run(
-        [sys.executable, "-m", "adarelu_sweep.training.rehearsal", str(data_folder)],
+        own_command("adarelu_sweep.training.rehearsal", str(data_folder)),
         input=json.dumps(parts | {"training": study.training.model_dump(mode="json")}),
         capture_output=True,
         text=True,

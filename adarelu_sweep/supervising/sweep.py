@@ -23,6 +23,7 @@ from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.patience import no_room_explained
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.running import Screen, Surroundings, run
 from adarelu_sweep.supervising.slots import available_cores, make_slots
@@ -87,7 +88,7 @@ def launch(
     ledger = Ledger(home.optuna_db)
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
-    with Claims(home, study.name) as claims:
+    with no_room_explained(home.root), Claims(home, study.name) as claims:
         slots = machine.slots(None, screen.console, claims)
         if tracking_uri is not None:
             tracking_uri = take_credentials(with_password(tracking_uri))
@@ -128,20 +129,21 @@ def resume(
     """Run what is left of a study, and deliver what is left to deliver.
 
     ``extend`` is given where something is added to its plan, which is replaced once all that can be
-    refused is known. If ``retry_failed``, the trials that failed are left to be done, too.
+    refused is known. If ``retry_failed``, the trials that failed are left to be done, too, from
+    then on.
     """
     ledger = Ledger.existing(home.optuna_db)
     ledger.open(name)  # without a study there is to be no lease
     _warn_of_home(home, screen.console)
-    with Lease(home.study_folder(name), name), Claims(home, name) as claims:
+    lease = Lease(home.study_folder(name), name)
+    with no_room_explained(home.root), lease, Claims(home, name) as claims:
         study_ledger = ledger.open(name)
         record = extend(study_ledger.record) if extend else study_ledger.record
         is_new = record.study != study_ledger.record.study
         study_ledger.repair()
         agenda = Agenda(study_ledger, home)
-        if retry_failed:
-            agenda.retry_failed()
-        if not is_new and (ending := _settled(agenda, home.study_folder(name))):
+        retries = retry_failed and agenda.has_failed()
+        if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
         slots = machine.slots(record, screen.console, claims)
         tracking_uri = given_address(record)
@@ -154,6 +156,9 @@ def resume(
             agenda.keep_confirmed()
             study_ledger = ledger.extend(record)
             agenda = Agenda(study_ledger, home)
+        if retry_failed:
+            agenda.retry_failed()
+            agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         where = Surroundings(home, slots, data_folder, tracking_uri)
         return study_ledger, run(study_ledger, agenda, where, screen)
 

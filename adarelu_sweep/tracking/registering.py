@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from adarelu_sweep.processes import search_current_folder_last
 from adarelu_sweep.tracking.client import prepare_client
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Order(BaseModel):
 
 def main() -> int:
     """Carry out the order; return the exit code."""
+    search_current_folder_last()
     prepare_client()
     order = Order.model_validate_json(sys.stdin.read())
     from mlflow.tracking import MlflowClient

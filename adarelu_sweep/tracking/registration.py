@@ -5,11 +5,11 @@ The model is built with torch, which the supervisor's process does not import.
 
 import os
 import subprocess
-import sys
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from adarelu_sweep.processes import own_command
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.registering import ALIAS, Order
 from adarelu_sweep.tracking.study_report import BestTrial
@@ -33,7 +33,7 @@ def register_best(client: MlflowClient, uri: str, name: str, best: BestTrial) ->
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "adarelu_sweep.tracking.registering"],
+            own_command("adarelu_sweep.tracking.registering"),
             input=order.model_dump_json(),
             capture_output=True,
             text=True,

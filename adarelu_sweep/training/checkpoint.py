@@ -141,16 +141,19 @@ def _states(
             continue
         index, _, name = key.removeprefix(_OPTIMIZER).partition("/")
         parameter = parameters.get(index)
-        if (
-            parameter is None
-            or tensor.dtype != parameter.dtype
-            or tensor.shape not in (parameter.shape, ())
-        ):
+        if parameter is None or not _fits(tensor, parameter):
             raise DamagedError("its optimizer is that of another network")
         states[parameter][name] = tensor
     if len({frozenset(state) for state in states.values()}) > 1:
         raise DamagedError("its optimizer lacks a part")
     return states
+
+
+def _fits(stored: Tensor, parameter: Tensor) -> bool:
+    """Return whether a tensor may be part of what an optimizer keeps of a parameter."""
+    if not stored.shape:  # a step count, in a type of its own
+        return True
+    return (stored.shape, stored.dtype) == (parameter.shape, parameter.dtype)
 
 
 def _like(parameter: Tensor, stored: Tensor) -> Tensor:

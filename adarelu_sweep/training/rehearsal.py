@@ -29,6 +29,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.networks.digest import weight_digest
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.processes import search_current_folder_last
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.settings import DataSettings, TrainingSettings, TrialSettings
 
@@ -186,6 +187,7 @@ def _blamed(culprit: str) -> Iterator[None]:
 
 def main() -> None:
     """Rehearse the parts that stand on standard input."""
+    search_current_folder_last()
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the parts print is no answer
     try:

@@ -15,6 +15,7 @@ from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.components import Component
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.processes import search_current_folder_last
 
 
 class Part(BaseModel):
@@ -68,6 +69,7 @@ def _shapes(part: Part) -> nn.Module:
 
 def main() -> None:
     """Measure the parts that stand on standard input."""
+    search_current_folder_last()
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the parts print is no answer
     with answer:
