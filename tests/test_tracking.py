@@ -1,15 +1,20 @@
 """The MLflow server's life, what a run holds, and delivery through an outage. All of it real."""
 
 import csv
+import json
 import math
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import numpy as np
@@ -195,6 +200,54 @@ def test_homes_that_start_at_once_get_servers_of_their_own(tmp_path: Path) -> No
     finally:
         for home in homes:
             stop_server(home)
+
+
+def record_server(home: Home, server: Server) -> None:
+    home.root.mkdir(exist_ok=True)
+    home.server_file.write_text(json.dumps(asdict(server)))
+
+
+def test_a_stranger_who_has_the_servers_number_is_let_alone(tmp_path: Path) -> None:
+    """After a reboot it may be the user's shell, or what listens on the very port."""
+    home = Home(tmp_path / "home")
+    (tmp_path / "health").touch()
+    port = free_port()
+    serving = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    stranger = psutil.Popen(serving, cwd=tmp_path, stderr=DEVNULL, start_new_session=True)
+    try:
+        real = Server(stranger.pid, stranger.create_time(), port)
+        wait_until(real.answers)
+        earlier = replace(real, process_started=real.process_started - 3600)
+        record_server(home, earlier)
+        assert find_server(home) is None
+        assert not earlier.answers()
+        assert stop_server(home) is None
+        assert stranger.is_running()
+        assert stranger.status() != psutil.STATUS_ZOMBIE
+    finally:
+        stranger.kill()
+        stranger.wait(10)
+
+
+def test_what_a_dead_server_left_is_stopped_unless_the_machine_has_restarted(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path / "home")
+    leaving = "sleep 600 >/dev/null & echo $!"
+    with psutil.Popen(["sh", "-c", leaving], stdout=PIPE, start_new_session=True) as leader:
+        started = leader.create_time()
+        rest = psutil.Process(int(leader.stdout.read()))
+    try:
+        assert not psutil.pid_exists(leader.pid)
+        record_server(home, Server(leader.pid, psutil.boot_time() - 3600, 5000))
+        assert stop_server(home) is None
+        assert rest.is_running()
+        record_server(home, Server(leader.pid, started, 5000))
+        assert stop_server(home) is not None
+        assert not rest.is_running() or rest.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            rest.kill()
 
 
 # The tracker's contract
