@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
@@ -200,6 +201,23 @@ def test_homes_that_start_at_once_get_servers_of_their_own(tmp_path: Path) -> No
     finally:
         for home in homes:
             stop_server(home)
+
+
+def test_a_server_that_cannot_be_recorded_does_not_live_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    before = psutil.Process().children()
+    limits = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (16, limits[1]))  # as on a full disk: server.json is longer
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ensure_server(home)
+        left = [process for process in psutil.Process().children() if process not in before]
+    finally:
+        setrlimit(RLIMIT_FSIZE, limits)
+    for process in left:
+        process.kill()
+    assert left == []
+    assert not home.server_file.exists()
 
 
 def record_server(home: Home, server: Server) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -265,9 +266,14 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
             umask=0o077,
             start_new_session=True,  # it outlives the sweep that started it
         )
-    started = psutil.Process(process.pid).create_time()
-    server = Server(process.pid, started, port, host, asks)
-    write_atomically(home.server_file, json.dumps(asdict(server)).encode())
+    try:
+        started = psutil.Process(process.pid).create_time()
+        server = Server(process.pid, started, port, host, asks)
+        write_atomically(home.server_file, json.dumps(asdict(server)).encode())
+    except BaseException:  # unrecorded it would live on, and nobody could stop it
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     return server
 
 
