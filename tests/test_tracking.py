@@ -24,6 +24,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
 from safetensors.numpy import save_file
 
 from adarelu_sweep.errors import UserError
@@ -31,6 +32,8 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
@@ -347,6 +350,59 @@ def test_a_run_is_killed_running_again_and_finished(
         statuses.append(client.get_run(delivered.run_id).info.status)
     assert statuses == ["RUNNING", "KILLED", "RUNNING", "FINISHED"]
     assert Delivered.is_settled(trial.folder, "FINISHED")
+
+
+@pytest.mark.parametrize("course", [["FINISHED"], ["FAILED"], ["KILLED", "FINISHED"]])
+def test_what_a_retry_trains_arrives_though_nothing_did_while_it_ran(
+    server: Server, record: StudyRecord, tmp_path: Path, course: list[RunStatus]
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    ledger = Ledger(home.optuna_db)
+    book = ledger.create(record)
+    book.fail(book.begin(next(iter(cells(record.study))), threads=1), "it did not add up")
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.folder = home.trial_folder(record.study.name, 0)
+    trial.folder.mkdir(parents=True)
+    trial.train(1)
+    tracker.deliver(trial.snapshot("FAILED"))
+    assert Delivered.is_settled(trial.folder, "FAILED")
+    Agenda(book, home).retry_failed()
+    assert [trial.state for trial in book.trials()] == [TrialState.WAITING]
+    ledger.close()
+    trial.train(2)
+    for status in course:
+        assert not Delivered.is_settled(trial.folder, status), "else it would not be delivered"
+        tracker.deliver(trial.snapshot(status))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    assert client.get_run(delivered.run_id).info.status == course[-1]
+    assert steps(client, delivered.run_id) == [1, 2, 3]
+    history = client.download_artifacts(delivered.run_id, "history.csv", str(tmp_path))
+    assert len(Path(history).read_text().splitlines()) == 1 + 3
+
+
+def test_a_kill_as_a_retry_begins_costs_no_more_than_a_delivery(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    tracker.begin_study()
+    trial = Trial(tmp_path, record, 0)
+    Delivered.reopen(trial.folder)  # of which nothing was delivered
+    assert Delivered.read(trial.folder) is None
+    trial.train(1)
+    tracker.deliver(trial.snapshot("FAILED"))
+    Delivered.reopen(trial.folder)
+    tracker.end_study("FINISHED", None)
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    assert client.get_run(delivered.run_id).info.status == "FAILED"
+    tracker.deliver(trial.snapshot("FAILED"))
+    assert Delivered.is_settled(trial.folder, "FAILED")
+    assert steps(client, delivered.run_id) == [1]
 
 
 def test_a_long_history_and_what_is_not_finite_arrive_whole(

@@ -14,6 +14,7 @@ from adarelu_sweep.supervising.books import Book
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial
+from adarelu_sweep.tracking.delivered import Delivered
 
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}
 
@@ -93,6 +94,9 @@ class Agenda:
         for job in self.jobs():
             failed = job.trial.state is TrialState.FAIL
             if failed and (job.search is None or self._falls_short(job.search)):
+                # First: of a trial that failed and was delivered, a kill in between leaves a
+                # delivery too many, the other way round one too few.
+                Delivered.reopen(job.folder)
                 job.trial = job.book.retry(job.trial)
                 self._returned.append(job)
 
