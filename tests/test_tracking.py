@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from subprocess import DEVNULL, PIPE
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import numpy as np
@@ -395,7 +397,7 @@ def test_a_kill_as_a_retry_begins_costs_no_more_than_a_delivery(
     trial.train(1)
     tracker.deliver(trial.snapshot("FAILED"))
     Delivered.reopen(trial.folder)
-    tracker.end_study("FINISHED", None)
+    tracker.settle()
     delivered = Delivered.read(trial.folder)
     assert delivered is not None
     client = MlflowClient(server.url)
@@ -453,7 +455,8 @@ def test_the_study_run_shows_the_report(
     client = MlflowClient(server.url)
     long = "\n".join(f"| line {n} | {'x' * 50} |" for n in range(1000))
     for note in ("| first |", "| second |", long):
-        assert tracker.end_study(status, study_report(tmp_path, note=note)) is None
+        tracker.log_report(study_report(tmp_path, note=note))
+        tracker.end_study(status)
         shown = client.get_run(tracker.parent_run).data.tags["mlflow.note.content"]
         table, cut, _ = shown.partition("\n\n(Cut here")
         assert bool(cut) == (note is long)
@@ -473,7 +476,7 @@ def test_arm_runs_are_those_of_the_newest_report(
     client = MlflowClient(server.url)
     relu, adarelu = arm("relu", 90.0, 95.5, colour="#3f90da"), arm("adarelu", 60.0, 70.25)
     for _ in range(2):
-        tracker.end_study("FINISHED", study_report(tmp_path, relu, adarelu))
+        tracker.log_report(study_report(tmp_path, relu, adarelu))
         runs = arm_runs(tracker, client)
         assert [run.data.tags["arm"] for run in runs] == ["relu", "adarelu"]
     first, second = runs
@@ -487,12 +490,12 @@ def test_arm_runs_are_those_of_the_newest_report(
     assert [(metric.step, metric.value) for metric in history] == [(1, 60.0), (2, 70.25)]
     assert math.isnan(second.data.metrics["test/loss"])
     # What is the same stays; what has changed is replaced; what is gone, goes.
-    tracker.end_study("KILLED", study_report(tmp_path, relu, arm("adarelu", 60.0, 70.5)))
+    tracker.log_report(study_report(tmp_path, relu, arm("adarelu", 60.0, 70.5)))
     again = arm_runs(tracker, client)
     assert again[0].info.run_id == first.info.run_id
     assert again[1].info.run_id != second.info.run_id
     assert again[1].data.metrics["test/accuracy"] == 70.5
-    tracker.end_study("FINISHED", study_report(tmp_path, relu))
+    tracker.log_report(study_report(tmp_path, relu))
     assert [run.data.tags["arm"] for run in arm_runs(tracker, client)] == ["relu"]
 
 
@@ -503,9 +506,9 @@ def test_what_a_kill_left_of_the_arm_runs_is_cleared(
     client = MlflowClient(server.url)
     before = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 70.0))
     after = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 80.0))
-    for calls in range(6):
+    for calls in range(5):
         tracker = MlflowTracker(server.url, record, tmp_path)
-        tracker.end_study("FINISHED", before)
+        tracker.log_report(before)
         left = calls
 
         def send(send: Any, *arguments: Any, **options: Any) -> Any:
@@ -519,8 +522,8 @@ def test_what_a_kill_left_of_the_arm_runs_is_cleared(
         for name in ("set_tag", "create_run", "log_batch", "set_terminated", "delete_run"):
             setattr(killed._client, name, partial(send, getattr(killed._client, name)))
         with pytest.raises(ConnectionError):
-            killed.end_study("FINISHED", after)
-        tracker.end_study("FINISHED", after)
+            killed.log_report(after)
+        tracker.log_report(after)
         found = [run.data.metrics["test/accuracy"] for run in arm_runs(tracker, client)]
         assert found == [95.0, 80.0], f"killed at request {calls}"
 
@@ -647,6 +650,76 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         assert steps(MlflowClient(server.url), delivered.run_id) == [1, 2, 3, 4, 5]
     finally:
         stop_server(home)
+
+
+class Held(MlflowTracker):
+    """One that stops in the midst of something until it is released."""
+
+    def __init__(self, at: str, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.at = at
+        self.reached, self.released = Event(), Event()
+
+    def hold(self, at: str) -> None:
+        if at == self.at:
+            self.reached.set()
+            assert self.released.wait(60)
+
+    def register_best(self, report: StudyReport) -> str | None:
+        self.hold("the registration")
+        return super().register_best(report)
+
+    def end_study(self, status: RunStatus) -> None:
+        self.hold(f"the end: {status}")
+        super().end_study(status)
+
+    def _keep(self, delivered: Delivered, folder: Path) -> None:
+        self.hold(f"a note: {folder.name} {delivered.status}")
+        super()._keep(delivered, folder)
+
+
+@pytest.mark.parametrize("at", ["the registration", "the end: FINISHED"])
+def test_the_last_word_on_a_studys_end_is_the_newest(
+    server: Server, record: StudyRecord, tmp_path: Path, at: str
+) -> None:
+    """Somebody who does not want to wait for the end asks for another."""
+    held = Held(at, server.url, record, tmp_path)
+    delivery = Delivery(lambda: held, print)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(delivery.finish, "FINISHED", study_report(tmp_path), 30)
+        assert held.reached.wait(30)
+        newest = threads.submit(delivery.finish, "KILLED", None, 30)
+        if at == "the registration":
+            assert newest.result(), "nobody waits for the registration"
+        else:
+            time.sleep(0.5)
+        held.released.set()
+        assert newest.result()
+        wait_until(lambda: not any(thread.name == "end" for thread in enumerate_threads()))
+    assert Delivered.is_settled(tmp_path, "KILLED")
+    assert MlflowClient(server.url).get_run(held.parent_run).info.status == "KILLED"
+
+
+def test_what_is_still_being_delivered_at_the_end_is_not_set_back(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """Its run has ended, and it is not noted yet."""
+    held = Held("a note: 0 FINISHED", server.url, record, tmp_path)
+    delivery = Delivery(lambda: held, print)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(1)
+    delivery.post(trial.snapshot())
+    wait_until(lambda: Delivered.is_settled(trial.folder, "RUNNING"))
+    trial.train(1, "complete")
+    delivery.post(trial.snapshot("FINISHED"))
+    assert held.reached.wait(30)
+    assert not delivery.finish("FINISHED", None, patience=1)
+    assert Delivered.is_settled(tmp_path, "FINISHED")
+    held.released.set()
+    wait_until(lambda: Delivered.is_settled(trial.folder, "FINISHED"))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    assert MlflowClient(server.url).get_run(delivered.run_id).info.status == "FINISHED"
 
 
 def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: Path) -> None:
