@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -31,6 +32,7 @@ from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import Gpu, recorded
 from adarelu_sweep.supervising.outline import plug_ins
 from adarelu_sweep.supervising.sweep import Machine
+from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
     refuse_password,
     require_answer,
@@ -255,6 +257,34 @@ def test_what_can_be_no_server_that_asks(tmp_path: Path, monkeypatch: pytest.Mon
     for host in ("192.0.2.1", "no such host", ";", "a" * 300):
         with pytest.raises(UserError, match="not an address of this machine"):
             ensure_server(home, host=host, auth=True)
+
+
+def test_authentication_is_off_wherever_its_switching_off_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    home = Home(tmp_path / "home")
+    home.create()
+    authentication.switch(home, on=True)
+    assert authentication.is_on(home)
+    authentication.users_database(home).touch()
+
+    def killed(_folder: Path, **_options: bool) -> None:
+        (home.auth_folder / "secret-key").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            authentication.switch(home, on=False)
+    assert not authentication.is_on(home)
+    authentication.switch(home, on=True)
+    assert authentication.server_environment(home)["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+    assert not authentication.users_database(home).exists(), "with the password of an earlier one"
+    authentication.switch(home, on=False)
+    assert not home.auth_folder.exists()
+    authentication.switch(home, on=False)
 
 
 @pytest.mark.parametrize(
