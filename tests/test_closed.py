@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,13 +16,16 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import HTTPError
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from rich.console import Console
+from sqlalchemy.engine import make_url
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings, network_filesystem
@@ -31,6 +36,7 @@ from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import Gpu, recorded
 from adarelu_sweep.supervising.outline import plug_ins
 from adarelu_sweep.supervising.sweep import Machine
+from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
     refuse_password,
     require_answer,
@@ -257,6 +263,34 @@ def test_what_can_be_no_server_that_asks(tmp_path: Path, monkeypatch: pytest.Mon
             ensure_server(home, host=host, auth=True)
 
 
+def test_authentication_is_off_wherever_its_switching_off_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    home = Home(tmp_path / "home")
+    home.create()
+    authentication.switch(home, on=True)
+    assert authentication.is_on(home)
+    authentication.users_database(home).touch()
+
+    def killed(_folder: Path, **_options: bool) -> None:
+        (home.auth_folder / "secret-key").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            authentication.switch(home, on=False)
+    assert not authentication.is_on(home)
+    authentication.switch(home, on=True)
+    assert authentication.server_environment(home)["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+    assert not authentication.users_database(home).exists(), "with the password of an earlier one"
+    authentication.switch(home, on=False)
+    assert not home.auth_folder.exists()
+    authentication.switch(home, on=False)
+
+
 @pytest.mark.parametrize(
     ("host", "loopback", "address"),
     [
@@ -288,7 +322,29 @@ def test_addresses_to_listen_on(host: str, loopback: bool, address: str) -> None
         ("postgresql+psycopg2://u:p%2Fw@h/db?x=1", "p%2Fw", "postgresql+psycopg2://u@h/db?x=1"),
         ("postgresql://h/db?user=u&password=pw&a=1", "pw", "postgresql://h/db?user=u&a=1"),
         ("mysql://h/db?passwd=pw", "pw", "mysql://h/db"),
+        ("postgresql://u:pa/ss@h/db", "pa/ss", "postgresql://u@h/db"),
+        ("postgresql://u:12/ss w@h/db?a=b@c", "12/ss w", "postgresql://u@h/db?a=b@c"),
+        ("postgresql://me@corp:pw@h/db", "pw", "postgresql://me@corp@h/db"),
+        ("http://u:x 12@h:1/x", "x 12", "http://u@h:1/x"),
+        ("http://u:p/w@h:1/x", "p/w", "http://u@h:1/x"),
+        ("mssql://h/db?a=b;PWD=tiger;c=d", "tiger", "mssql://h/db?a=b;c=d"),
+        ("mssql://h/db?password=a b;c&d=e", "a b;c", "mssql://h/db?d=e"),
+        ("mssql:///?odbc_connect=PWD={t;i}};g}er", "{t;i}};g}", "mssql:///?odbc_connect=er"),
+        (
+            "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Dtiger%3BUID%3Du&a=b",
+            "tiger",
+            "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Du&a=b",
+        ),
+        (
+            "mssql:///?odbc_connect=UID%3Du%3BPWD%3D%7Bti%3Bger%7D%3BA%3Db",
+            "%7Bti%3Bger%7D",
+            "mssql:///?odbc_connect=UID%3Du%3BA%3Db",
+        ),
         ("http://u@h", None, "http://u@h"),
+        ("http://h:5000/x@y", None, "http://h:5000/x@y"),
+        ("http://u@h:5000/x@y", None, "http://u@h:5000/x@y"),
+        ("http://[::1]:5000/x@y", None, "http://[::1]:5000/x@y"),
+        ("postgresql://u@h:5432/db", None, "postgresql://u@h:5432/db"),
         ("http://h:5000", None, "http://h:5000"),
         ("sqlite:///a/b.db", None, "sqlite:///a/b.db"),
     ],
@@ -304,6 +360,58 @@ def test_passwords_in_addresses(address: str, password: str | None, kept: str) -
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as raised:
         refuse_password(address)
     assert password not in str(raised.value).replace("password", "").replace("passwd", "")
+
+
+def test_a_password_that_looks_like_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a text it cannot be told from one, but that the environment has it."""
+    address = "http://u:5000 x@h"
+    assert password_in(address) == "5000 x"
+    assert without_password(address) == "http://u@h"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert concealed(f"no {address}: gone") == "no http://u:***@h: gone"
+
+
+# What SQLAlchemy takes as it is. (What urlsplit takes of the web's addresses is less.)
+RAW = st.text(st.characters(exclude_characters="@", exclude_categories=["Cs"]), min_size=1)
+TEXT = st.text(min_size=1)
+IN_ADDRESSES = ["postgresql://u:{}@h/db", "mysql+pymysql://me@corp:{}@h:3306/db?a=b@c"]
+IN_PARAMETERS = ["mysql://h/db?user=u&password={}", "postgresql://u@h:5432?passwd={}&a=b"]
+ESCAPED = [*IN_ADDRESSES, "http://u:{}@h:1/x", "https://u:{}@h", *IN_PARAMETERS]
+
+
+def assert_found(place: str, written: str) -> None:
+    address = place.format(written)
+    bare = re.sub(r":{}(?=@)|\w+={}&|[?&]\w+={}$", "", place)
+    assert password_in(address) == written
+    assert without_password(address) == bare
+    assert concealed(f"no {address}") == f"no {place.format('***')}"
+    assert concealed(f"{address}: gone").startswith(place.format("***"))
+
+
+@given(st.sampled_from(ESCAPED), TEXT)
+def test_every_escaped_password_is_found(place: str, password: str) -> None:
+    assert_found(place, quote(password, safe=""))
+
+
+@given(st.sampled_from(IN_ADDRESSES), RAW)
+def test_every_password_is_found_that_sqlalchemy_finds(place: str, written: str) -> None:
+    assert make_url(place.format(written)).password == unquote(written)
+    assert_found(place, written)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:5001/#/experiments/2 and a@b.c",
+        "http://127.0.0.1:5001: gone, (http://h:5000), 'http://[::1]:5000'; ask a@b.c",
+        "see http://example: a@b.c, or https://example.com/x:y, or c@d",
+        "host:5000/x@y",
+        "sqlite:////a/b.db: ask a@b.c",
+        "the password = x, user: a@b.c",
+    ],
+)
+def test_text_without_a_password_stays(text: str) -> None:
+    assert concealed(text) == text
 
 
 def test_a_password_on_the_command_line_is_refused(tmp_path: Path, study_file: Path) -> None:

@@ -311,7 +311,8 @@ def test_a_run_that_somebody_deleted_is_made_whole_again(
     before.model_copy(update={"run_id": "0" * 32}).write(lost.folder)  # of another server's
     for trial in (deleted, lost):
         tracker.deliver(finished(trial).snapshot("FINISHED"))
-    tracker.end_study("FINISHED", None)
+    tracker.settle()
+    tracker.end_study("FINISHED")
     assert_all_is_there_once(server, record, [deleted, lost], tmp_path)
 
 

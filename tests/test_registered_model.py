@@ -19,6 +19,7 @@ from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
+from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.tracking.server import Server, ensure_server, stop_server
 from adarelu_sweep.tracking.snapshot import TrialSnapshot
@@ -103,11 +104,14 @@ class Tracked:
             self.trials.append(trial)
 
     def end(self, best: int) -> str | None:
-        """End the study with this trial as its best."""
+        """End the study with this trial as its best; return what is told of it."""
         (self.folder / "report").mkdir(exist_ok=True)
         chosen = BestTrial(str(best), self.folder / str(best), f"trial {best}, chosen by a test")
         report = StudyReport(self.folder / "report", "", best=chosen)
-        return self.tracker.end_study("FINISHED", report)
+        troubles: list[str] = []
+        delivery = Delivery(lambda: self.tracker, troubles.append)
+        assert delivery.finish("FINISHED", report, patience=60)
+        return troubles[0] if troubles else None
 
     def run_id(self, number: int) -> str:
         delivered = Delivered.read(self.folder / str(number))

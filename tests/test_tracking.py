@@ -1,15 +1,23 @@
 """The MLflow server's life, what a run holds, and delivery through an outage. All of it real."""
 
 import csv
+import json
 import math
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
+from subprocess import DEVNULL, PIPE
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import numpy as np
@@ -18,6 +26,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
 from safetensors.numpy import save_file
 
 from adarelu_sweep.errors import UserError
@@ -25,6 +34,8 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
@@ -197,6 +208,71 @@ def test_homes_that_start_at_once_get_servers_of_their_own(tmp_path: Path) -> No
             stop_server(home)
 
 
+def test_a_server_that_cannot_be_recorded_does_not_live_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    before = psutil.Process().children()
+    limits = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (16, limits[1]))  # as on a full disk: server.json is longer
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ensure_server(home)
+        left = [process for process in psutil.Process().children() if process not in before]
+    finally:
+        setrlimit(RLIMIT_FSIZE, limits)
+    for process in left:
+        process.kill()
+    assert left == []
+    assert not home.server_file.exists()
+
+
+def record_server(home: Home, server: Server) -> None:
+    home.root.mkdir(exist_ok=True)
+    home.server_file.write_text(json.dumps(asdict(server)))
+
+
+def test_a_stranger_who_has_the_servers_number_is_let_alone(tmp_path: Path) -> None:
+    """After a reboot it may be the user's shell, or what listens on the very port."""
+    home = Home(tmp_path / "home")
+    (tmp_path / "health").touch()
+    port = free_port()
+    serving = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    stranger = psutil.Popen(serving, cwd=tmp_path, stderr=DEVNULL, start_new_session=True)
+    try:
+        real = Server(stranger.pid, stranger.create_time(), port)
+        wait_until(real.answers)
+        earlier = replace(real, process_started=real.process_started - 3600)
+        record_server(home, earlier)
+        assert find_server(home) is None
+        assert not earlier.answers()
+        assert stop_server(home) is None
+        assert stranger.is_running()
+        assert stranger.status() != psutil.STATUS_ZOMBIE
+    finally:
+        stranger.kill()
+        stranger.wait(10)
+
+
+def test_what_a_dead_server_left_is_stopped_unless_the_machine_has_restarted(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path / "home")
+    leaving = "sleep 600 >/dev/null & echo $!"
+    with psutil.Popen(["sh", "-c", leaving], stdout=PIPE, start_new_session=True) as leader:
+        started = leader.create_time()
+        rest = psutil.Process(int(leader.stdout.read()))
+    try:
+        assert not psutil.pid_exists(leader.pid)
+        record_server(home, Server(leader.pid, psutil.boot_time() - 3600, 5000))
+        assert stop_server(home) is None
+        assert rest.is_running()
+        record_server(home, Server(leader.pid, started, 5000))
+        assert stop_server(home) is not None
+        assert not rest.is_running() or rest.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            rest.kill()
+
+
 # The tracker's contract
 
 
@@ -278,6 +354,59 @@ def test_a_run_is_killed_running_again_and_finished(
     assert Delivered.is_settled(trial.folder, "FINISHED")
 
 
+@pytest.mark.parametrize("course", [["FINISHED"], ["FAILED"], ["KILLED", "FINISHED"]])
+def test_what_a_retry_trains_arrives_though_nothing_did_while_it_ran(
+    server: Server, record: StudyRecord, tmp_path: Path, course: list[RunStatus]
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    ledger = Ledger(home.optuna_db)
+    book = ledger.create(record)
+    book.fail(book.begin(next(iter(cells(record.study))), threads=1), "it did not add up")
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.folder = home.trial_folder(record.study.name, 0)
+    trial.folder.mkdir(parents=True)
+    trial.train(1)
+    tracker.deliver(trial.snapshot("FAILED"))
+    assert Delivered.is_settled(trial.folder, "FAILED")
+    Agenda(book, home).retry_failed()
+    assert [trial.state for trial in book.trials()] == [TrialState.WAITING]
+    ledger.close()
+    trial.train(2)
+    for status in course:
+        assert not Delivered.is_settled(trial.folder, status), "else it would not be delivered"
+        tracker.deliver(trial.snapshot(status))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    assert client.get_run(delivered.run_id).info.status == course[-1]
+    assert steps(client, delivered.run_id) == [1, 2, 3]
+    history = client.download_artifacts(delivered.run_id, "history.csv", str(tmp_path))
+    assert len(Path(history).read_text().splitlines()) == 1 + 3
+
+
+def test_a_kill_as_a_retry_begins_costs_no_more_than_a_delivery(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    tracker.begin_study()
+    trial = Trial(tmp_path, record, 0)
+    Delivered.reopen(trial.folder)  # of which nothing was delivered
+    assert Delivered.read(trial.folder) is None
+    trial.train(1)
+    tracker.deliver(trial.snapshot("FAILED"))
+    Delivered.reopen(trial.folder)
+    tracker.settle()
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    assert client.get_run(delivered.run_id).info.status == "FAILED"
+    tracker.deliver(trial.snapshot("FAILED"))
+    assert Delivered.is_settled(trial.folder, "FAILED")
+    assert steps(client, delivered.run_id) == [1]
+
+
 def test_a_long_history_and_what_is_not_finite_arrive_whole(
     server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:
@@ -326,7 +455,8 @@ def test_the_study_run_shows_the_report(
     client = MlflowClient(server.url)
     long = "\n".join(f"| line {n} | {'x' * 50} |" for n in range(1000))
     for note in ("| first |", "| second |", long):
-        assert tracker.end_study(status, study_report(tmp_path, note=note)) is None
+        tracker.log_report(study_report(tmp_path, note=note))
+        tracker.end_study(status)
         shown = client.get_run(tracker.parent_run).data.tags["mlflow.note.content"]
         table, cut, _ = shown.partition("\n\n(Cut here")
         assert bool(cut) == (note is long)
@@ -346,7 +476,7 @@ def test_arm_runs_are_those_of_the_newest_report(
     client = MlflowClient(server.url)
     relu, adarelu = arm("relu", 90.0, 95.5, colour="#3f90da"), arm("adarelu", 60.0, 70.25)
     for _ in range(2):
-        tracker.end_study("FINISHED", study_report(tmp_path, relu, adarelu))
+        tracker.log_report(study_report(tmp_path, relu, adarelu))
         runs = arm_runs(tracker, client)
         assert [run.data.tags["arm"] for run in runs] == ["relu", "adarelu"]
     first, second = runs
@@ -360,12 +490,12 @@ def test_arm_runs_are_those_of_the_newest_report(
     assert [(metric.step, metric.value) for metric in history] == [(1, 60.0), (2, 70.25)]
     assert math.isnan(second.data.metrics["test/loss"])
     # What is the same stays; what has changed is replaced; what is gone, goes.
-    tracker.end_study("KILLED", study_report(tmp_path, relu, arm("adarelu", 60.0, 70.5)))
+    tracker.log_report(study_report(tmp_path, relu, arm("adarelu", 60.0, 70.5)))
     again = arm_runs(tracker, client)
     assert again[0].info.run_id == first.info.run_id
     assert again[1].info.run_id != second.info.run_id
     assert again[1].data.metrics["test/accuracy"] == 70.5
-    tracker.end_study("FINISHED", study_report(tmp_path, relu))
+    tracker.log_report(study_report(tmp_path, relu))
     assert [run.data.tags["arm"] for run in arm_runs(tracker, client)] == ["relu"]
 
 
@@ -376,9 +506,9 @@ def test_what_a_kill_left_of_the_arm_runs_is_cleared(
     client = MlflowClient(server.url)
     before = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 70.0))
     after = study_report(tmp_path, arm("relu", 90.0, 95.0), arm("adarelu", 60.0, 80.0))
-    for calls in range(6):
+    for calls in range(5):
         tracker = MlflowTracker(server.url, record, tmp_path)
-        tracker.end_study("FINISHED", before)
+        tracker.log_report(before)
         left = calls
 
         def send(send: Any, *arguments: Any, **options: Any) -> Any:
@@ -392,8 +522,8 @@ def test_what_a_kill_left_of_the_arm_runs_is_cleared(
         for name in ("set_tag", "create_run", "log_batch", "set_terminated", "delete_run"):
             setattr(killed._client, name, partial(send, getattr(killed._client, name)))
         with pytest.raises(ConnectionError):
-            killed.end_study("FINISHED", after)
-        tracker.end_study("FINISHED", after)
+            killed.log_report(after)
+        tracker.log_report(after)
         found = [run.data.metrics["test/accuracy"] for run in arm_runs(tracker, client)]
         assert found == [95.0, 80.0], f"killed at request {calls}"
 
@@ -520,6 +650,76 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         assert steps(MlflowClient(server.url), delivered.run_id) == [1, 2, 3, 4, 5]
     finally:
         stop_server(home)
+
+
+class Held(MlflowTracker):
+    """One that stops in the midst of something until it is released."""
+
+    def __init__(self, at: str, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.at = at
+        self.reached, self.released = Event(), Event()
+
+    def hold(self, at: str) -> None:
+        if at == self.at:
+            self.reached.set()
+            assert self.released.wait(60)
+
+    def register_best(self, report: StudyReport) -> str | None:
+        self.hold("the registration")
+        return super().register_best(report)
+
+    def end_study(self, status: RunStatus) -> None:
+        self.hold(f"the end: {status}")
+        super().end_study(status)
+
+    def _keep(self, delivered: Delivered, folder: Path) -> None:
+        self.hold(f"a note: {folder.name} {delivered.status}")
+        super()._keep(delivered, folder)
+
+
+@pytest.mark.parametrize("at", ["the registration", "the end: FINISHED"])
+def test_the_last_word_on_a_studys_end_is_the_newest(
+    server: Server, record: StudyRecord, tmp_path: Path, at: str
+) -> None:
+    """Somebody who does not want to wait for the end asks for another."""
+    held = Held(at, server.url, record, tmp_path)
+    delivery = Delivery(lambda: held, print)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(delivery.finish, "FINISHED", study_report(tmp_path), 30)
+        assert held.reached.wait(30)
+        newest = threads.submit(delivery.finish, "KILLED", None, 30)
+        if at == "the registration":
+            assert newest.result(), "nobody waits for the registration"
+        else:
+            time.sleep(0.5)
+        held.released.set()
+        assert newest.result()
+        wait_until(lambda: not any(thread.name == "end" for thread in enumerate_threads()))
+    assert Delivered.is_settled(tmp_path, "KILLED")
+    assert MlflowClient(server.url).get_run(held.parent_run).info.status == "KILLED"
+
+
+def test_what_is_still_being_delivered_at_the_end_is_not_set_back(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """Its run has ended, and it is not noted yet."""
+    held = Held("a note: 0 FINISHED", server.url, record, tmp_path)
+    delivery = Delivery(lambda: held, print)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(1)
+    delivery.post(trial.snapshot())
+    wait_until(lambda: Delivered.is_settled(trial.folder, "RUNNING"))
+    trial.train(1, "complete")
+    delivery.post(trial.snapshot("FINISHED"))
+    assert held.reached.wait(30)
+    assert not delivery.finish("FINISHED", None, patience=1)
+    assert Delivered.is_settled(tmp_path, "FINISHED")
+    held.released.set()
+    wait_until(lambda: Delivered.is_settled(trial.folder, "FINISHED"))
+    delivered = Delivered.read(trial.folder)
+    assert delivered is not None
+    assert MlflowClient(server.url).get_run(delivered.run_id).info.status == "FINISHED"
 
 
 def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: Path) -> None:

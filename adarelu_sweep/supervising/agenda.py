@@ -14,6 +14,7 @@ from adarelu_sweep.supervising.books import Book
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial
+from adarelu_sweep.tracking.delivered import Delivered
 
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}
 
@@ -98,6 +99,9 @@ class Agenda:
         for search in self._searches:
             again += [job for job in failed if job.search is search][: self._lacking(search)]
         for job in again:
+            # First: of a trial that failed and was delivered, a kill in between leaves a
+            # delivery too many, the other way round one too few.
+            Delivered.reopen(job.folder)
             job.book.retry(job.trial)
 
     def take(self, slot: Slot, spread: bool = False) -> Job | None:

@@ -140,7 +140,7 @@ def _split(uri: str) -> SplitResult:
 
 
 def _without_user(uri: str) -> str:
-    return re.sub(r"//[^/]*@", "//", uri)
+    return re.sub(r"//[^/]*@", "//", without_password(uri))
 
 
 def _not_an_address(uri: str) -> UserError:

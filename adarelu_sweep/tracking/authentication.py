@@ -32,7 +32,7 @@ def switch(home: Home, on: bool) -> None:
     off, its users are forgotten.
     """
     if not on:
-        shutil.rmtree(home.auth_folder, ignore_errors=True)
+        _forget(home)
         return
     if find_spec("flask_wtf") is None:
         raise UserError("--auth needs a package more: pip install 'adarelu-sweep[auth]'")
@@ -44,6 +44,7 @@ def switch(home: Home, on: bool) -> None:
     password = os.environ[PASSWORD]
     if len(password) < _LEAST or not password.isascii():
         raise UserError(f"{PASSWORD} is none that MLflow takes: give {_LEAST} ASCII characters")
+    _forget(home)  # what is left of users where that was cut off
     home.auth_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(home.auth_folder / "secret-key", secrets.token_hex(32).encode())
     settings = {
@@ -77,6 +78,11 @@ def server_environment(home: Home) -> dict[str, str]:
     if password := os.environ.get(PASSWORD):  # at the first start it becomes the administrator's
         environment["MLFLOW_AUTH_ADMIN_PASSWORD"] = password
     return environment
+
+
+def _forget(home: Home) -> None:
+    _settings(home).unlink(missing_ok=True)  # first: as long as they are there, the rest is needed
+    shutil.rmtree(home.auth_folder, ignore_errors=True)
 
 
 def _settings(home: Home) -> Path:

@@ -14,7 +14,8 @@ class Delivered(BaseModel):
     run_id: str
     experiment: str = ""
     """The experiment's id, where the run is a study's."""
-    status: RunStatus = "RUNNING"
+    status: RunStatus | None = "RUNNING"
+    """None where the trial is tried again since: whatever becomes of it has not arrived."""
     epochs: int = 0
     params: bool = False
     artifacts: bool = False
@@ -39,6 +40,12 @@ class Delivered(BaseModel):
         """Return what is kept in the folders below a study's: the id of a run to what arrived."""
         found = (cls.read(path.parent) for path in folder.glob(f"*/**/{_FILE}"))
         return {delivered.run_id: delivered for delivered in found if delivered is not None}
+
+    @classmethod
+    def reopen(cls, folder: Path) -> None:
+        """Note that a trial that ended is tried again: its next end is news, with new artifacts."""
+        if (delivered := cls.read(folder)) is not None:
+            delivered.model_copy(update={"status": None, "artifacts": False}).write(folder)
 
     def write(self, folder: Path) -> None:
         """Keep it."""

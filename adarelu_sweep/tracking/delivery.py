@@ -9,7 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Condition, Event, Thread
+from dataclasses import dataclass, field
+from threading import Condition, Event, Lock, Thread
 from typing import Protocol
 
 from adarelu_sweep.tracking.secrets import concealed, in_one_line
@@ -31,11 +32,29 @@ class Tracker(Protocol):
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's record up to date."""
 
-    def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
-        """Say how the study ended, with its report if there is one.
+    def log_report(self, report: StudyReport) -> None:
+        """Keep the report."""
 
-        Returns what went wrong though the study is recorded, in one line, or None.
-        """
+    def register_best(self, report: StudyReport) -> str | None:
+        """Register the best trial's model; return, in one line, why it is not, or None."""
+
+    def settle(self) -> None:
+        """Undo what came late; only once nothing is being delivered any more."""
+
+    def end_study(self, status: RunStatus) -> None:
+        """Say how the study ended."""
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """How a study is to end in the tracker's records."""
+
+    status: RunStatus
+    report: StudyReport | None
+    delivered: bool
+    """Whether its trials are."""
+    tries_until: float
+    arrived: Event = field(default_factory=Event)
 
 
 class Delivery:
@@ -65,6 +84,8 @@ class Delivery:
         self._finishing = False
         self._closed = False
         self._tracker: Tracker | None = None
+        self._end: _End | None = None
+        self._telling_the_end = Lock()
         self._threads = [
             Thread(target=self._work, args=(index,), name=f"delivery-{index}", daemon=True)
             for index in range(threads)
@@ -83,6 +104,9 @@ class Delivery:
         Gives up once nothing was delivered for ``patience`` seconds; where the study was killed,
         after so many in all. Ending a study that was not killed may take longer: there is a report
         to send and a model to register.
+
+        Called again, by who does not want to wait for that, it ends the study anew: what is still
+        under way of the end before says no longer how the study ended.
         """
         killed = status == "KILLED"
         with self._changed:
@@ -101,36 +125,49 @@ class Delivery:
             self._changed.notify_all()
         if tracker is None:
             return False
-        ended = Event()
         # A server that takes no trial gets one chance at the end.
         tries_until = time.monotonic() + (patience if delivered and not killed else 0)
-        ending = Thread(
-            target=self._end, args=(tracker, status, report, ended, tries_until), daemon=True
-        )
+        end = self._end = _End(status, report, delivered, tries_until)
+        ending = Thread(target=self._conclude, args=(tracker, end), name="end", daemon=True)
         ending.start()
         ending.join(patience if killed else patience + _ENDING_SECONDS)
-        return ended.is_set() and delivered
+        return end.arrived.is_set() and delivered
 
-    def _end(
-        self,
-        tracker: Tracker,
-        status: RunStatus,
-        report: StudyReport | None,
-        ended: Event,
-        tries_until: float,
-    ) -> None:
-        while not ended.is_set():
+    def _conclude(self, tracker: Tracker, end: _End) -> None:
+        while self._end is end:
             try:
-                trouble = tracker.end_study(status, report)
+                trouble = self._record(tracker, end)
             except Exception as error:
                 self._failed(_THE_STUDY, error)
-                if time.monotonic() >= tries_until:
+                if time.monotonic() >= end.tries_until:
                     return
                 time.sleep(_RETRY_SECONDS)
             else:
-                ended.set()
+                end.arrived.set()
                 if trouble is not None:
                     self._on_trouble(concealed(trouble))
+                return
+
+    def _record(self, tracker: Tracker, end: _End) -> str | None:
+        """Record how the study ended; return what went wrong though that is recorded, or None."""
+        killed = end.status == "KILLED"
+        if killed:  # little time is left; what follows comes again with the resume
+            self._tell(tracker, end)
+        trouble = None
+        if end.report is not None:
+            tracker.log_report(end.report)
+            if end.status == "FINISHED":
+                trouble = tracker.register_best(end.report)
+        if not killed:
+            if end.delivered:  # else a thread may still be at a trial, and the resume settles it
+                tracker.settle()
+            self._tell(tracker, end)
+        return trouble
+
+    def _tell(self, tracker: Tracker, end: _End) -> None:
+        with self._telling_the_end:  # the newest end is told last
+            if self._end is end:
+                tracker.end_study(end.status)
 
     def _work(self, index: int) -> None:
         if index == 0 and not self._establish():

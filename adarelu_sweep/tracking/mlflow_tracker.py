@@ -84,23 +84,13 @@ class MlflowTracker:
             (Path(folder) / "study.json").write_text(resolved)
             self._experiment.upload(self.parent_run, Path(folder))
 
-    def end_study(self, status: RunStatus, report: StudyReport | None) -> str | None:
-        """Keep the report and say how the study ended.
+    def settle(self) -> None:
+        """Undo what came late; only once nothing is being delivered any more."""
+        settle(self._experiment, self._study_folder, self.parent_run)
 
-        At a complete end the best trial's model is registered too. Returns, in one line, why it is
-        not, or None; the study is recorded all the same.
-        """
-        if status == "KILLED":  # little time is left; what follows comes again with the resume
-            self._set_study_status(status)
-        trouble = None
-        if report is not None:
-            self.log_report(report)
-            if status == "FINISHED":
-                trouble = self.register_best(report)
-        if status != "KILLED":
-            settle(self._experiment, self._study_folder, self.parent_run)
-            self._set_study_status(status)
-        return trouble
+    def end_study(self, status: RunStatus) -> None:
+        """Say how the study ended."""
+        self._set_study_status(status)
 
     def log_report(self, report: StudyReport) -> None:
         """Keep the report on the study's run, and show its arms."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,14 +58,34 @@ class Server:
         """Return whether the process still runs."""
         try:
             process = psutil.Process(self.pid)
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            return alive and abs(process.create_time() - self.process_started) < _CLOCK_STEP
+            return process.status() != psutil.STATUS_ZOMBIE and self._is(process)
         except psutil.Error:
             return False
 
     def processes(self) -> list[psutil.Process]:
         """Return its processes: those of its session, whose leader may be dead already."""
+        if not self._may_have_a_session():
+            return []
         return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _may_have_a_session(self) -> bool:
+        """Return whether a session with the server's number can be the server's.
+
+        As long as a session lives, no other process gets its number. So it is another's if another
+        process has the number now, or if the machine was started after the server.
+        """
+        if psutil.boot_time() > self.process_started + _CLOCK_STEP:
+            return False
+        try:
+            return self._is(psutil.Process(self.pid))
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+
+    def _is(self, process: psutil.Process) -> bool:
+        """Return whether a process with the server's number is the one that was recorded."""
+        return bool(abs(process.create_time() - self.process_started) < _CLOCK_STEP)
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
@@ -245,9 +266,14 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
             umask=0o077,
             start_new_session=True,  # it outlives the sweep that started it
         )
-    started = psutil.Process(process.pid).create_time()
-    server = Server(process.pid, started, port, host, asks)
-    write_atomically(home.server_file, json.dumps(asdict(server)).encode())
+    try:
+        started = psutil.Process(process.pid).create_time()
+        server = Server(process.pid, started, port, host, asks)
+        write_atomically(home.server_file, json.dumps(asdict(server)).encode())
+    except BaseException:  # unrecorded it would live on, and nobody could stop it
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     return server
 
 

@@ -29,5 +29,5 @@ def settle(experiment: Experiment, study_folder: Path, parent_run: str) -> None:
         if run_id not in delivered:
             if run.data.tags[TRIAL_TAG] in known:
                 experiment.client.delete_run(run_id)
-        elif run.info.status != delivered[run_id].status:
-            experiment.set_status(run_id, delivered[run_id].status)
+        elif (status := delivered[run_id].status) not in {None, run.info.status}:
+            experiment.set_status(run_id, status)
