@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-long lint check bench chaos fuzz lock clean
 
@@ -12,10 +13,10 @@ demo: $(STAMP)  ## train the quick start study, or go on with it, and show its r
 	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
 
 test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	$(PYTEST) -m "not long"
 
 test-long: $(STAMP)  ## whole studies that take minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	$(PYTEST) -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

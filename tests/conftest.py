@@ -10,6 +10,8 @@ import pytest
 
 from tests.sweeps import STUDY
 
+_LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
+
 
 def pytest_configure() -> None:
     """Take signals as a person's shell has them, and a core for each of several test processes.
@@ -23,6 +25,12 @@ def pytest_configure() -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that both processes end at about the same time."""
+    longest = {name: position for position, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: longest.get(item.path.name, len(longest)))
 
 
 @pytest.fixture(autouse=True)

@@ -349,6 +349,7 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 # From the outside
 
 
+@pytest.mark.long
 def test_a_study_is_trained_without_its_server_and_delivered_by_a_later_resume(
     server: Upstream, proxy: Proxy, tmp_path: Path
 ) -> None:

@@ -390,6 +390,7 @@ def test_a_deleted_study_is_launched_again_and_killed(
     assert not (command.home / "trials" / "life").exists()
 
 
+@pytest.mark.long
 def test_a_study_of_another_server_is_deleted_as_there(
     command: Command, client: MlflowClient
 ) -> None:

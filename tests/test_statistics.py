@@ -117,7 +117,7 @@ def test_rounding_does_not_break_ties(differences: list[int], base: float) -> No
 
 @pytest.mark.parametrize(
     ("n", "level"),
-    [(6, 1 / 32), (9, 12 / 256), (12, 102 / 2048)],
+    [(6, 1 / 32), (9, 12 / 256), pytest.param(12, 102 / 2048, marks=pytest.mark.long)],
     ids=["6 seeds, 3.1 %", "9 seeds, 4.7 %", "12 seeds, 5.0 %"],
 )
 def test_without_an_effect_an_exact_share_of_2000_studies_rejects(n: int, level: float) -> None:

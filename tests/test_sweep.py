@@ -314,6 +314,7 @@ def test_a_complete_study_is_not_launched_again_and_resuming_it_does_nothing(
     assert numbers(command, "small") == before
 
 
+@pytest.mark.long
 def test_interrupted(command: Command, undisturbed: Done, study_file: Path, name: str) -> None:
     """Stopped by Ctrl-C and resumed: the numbers of an undisturbed run, to the last bit."""
     process = command.start("launch", study_file, "--name", name)
@@ -353,6 +354,7 @@ def test_an_interrupted_study_is_killed_in_mlflow_and_runs_again_on_resume(
     assert runs(command, name)[0].info.status == "KILLED"
 
 
+@pytest.mark.long
 def test_runs_that_a_killed_supervisor_left_running_are_ended_by_the_next(
     command: Command, study_file: Path, name: str
 ) -> None:
@@ -386,6 +388,7 @@ def test_checkpoints_of_a_study_that_is_gone_are_not_taken_up(
     assert command.run("status", name).returncode == 2
 
 
+@pytest.mark.long
 def test_two_workers_give_the_numbers_of_their_threads(
     command: Command, study_file: Path, name: str
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_killed_server_is_replaced_and_a_stopped_one_leaves_nothing(tmp_path: 
             ensure_server(home, taken.getsockname()[1])
 
 
+@pytest.mark.long
 def test_homes_that_start_at_once_get_servers_of_their_own(tmp_path: Path) -> None:
     homes = [Home(tmp_path / name) for name in ("one", "two")]
     try:
@@ -737,6 +738,7 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     assert not Delivered.is_settled(trial.folder, "FINISHED")
 
 
+@pytest.mark.long
 def test_nothing_is_left_to_a_stranger_who_takes_the_servers_port(
     home: Home, server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:

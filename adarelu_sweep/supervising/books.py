@@ -116,16 +116,16 @@ class Book:
     def retry(self, trial: LedgerTrial) -> LedgerTrial:
         """Let a failed trial wait again, with all its retries.
 
-        Optuna has no way back from FAIL, and a trial is the same one through every retry: so its
-        state is set in the table itself, in one transaction.
+        Optuna has no way back from FAIL, and a trial is the same one through every retry: so it is
+        written in the tables themselves, in one transaction.
         """
-        again = text(
-            "UPDATE trials SET state = 'WAITING', datetime_complete = NULL "
-            "WHERE trial_id = :id AND state = 'FAIL'"
+        again = (
+            "UPDATE trials SET state = 'WAITING', datetime_complete = NULL WHERE trial_id = :id",
+            "DELETE FROM trial_user_attributes WHERE trial_id = :id AND key = 'losses'",
         )
-        self._set(trial, "losses", 0)  # first: a kill after this one leaves a trial that failed
         with self._storage.engine.begin() as connection:
-            connection.execute(again, {"id": trial._trial_id})
+            for change in again:
+                connection.execute(text(change), {"id": trial._trial_id})
         return replace(trial, state=TrialState.WAITING, losses=0)
 
     def repair(self) -> None:
