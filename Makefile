@@ -26,7 +26,7 @@ lint: $(STAMP)
 check: lint test test-long
 
 bench: $(STAMP)  ## what the probes cost; needs MNIST in the data folder
-	$(BIN)/python benchmarks/probes.py $(BENCH)
+	$(BIN)/python -m benchmarks.probes $(BENCH)
 
 CHAOS_MINUTES ?= 10
 

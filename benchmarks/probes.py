@@ -9,8 +9,6 @@ in every few batches, so the cost is stated too high rather than too low.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from contextlib import nullcontext
@@ -27,13 +25,13 @@ from torch import nn
 from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.networks.factory import build_network
-from adarelu_sweep.training.device import device_name
 from adarelu_sweep.training.evaluation import evaluate
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.probes import LayerProbes
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import batch_order, generator
+from benchmarks.machine import machine
 
 
 @dataclass(frozen=True)
@@ -149,22 +147,6 @@ def measured(
     low, cost, high = statistics.quantiles(costs, n=4)
     error = 1.2533 * (high - low) / 1.349 / sqrt(len(costs))  # of a median, of normal deviations
     return f"{whole:.1f} | {cost:+.2f} % | {error:.2f} % | {low:+.2f} to {high:+.2f} % | {len(off)}"
-
-
-def machine(device: torch.device) -> str:
-    """Say where this runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = device_name(device) if device.type == "cuda" else cpu_model()
-    threads = f"threads: {torch.get_num_threads()}, cores: {cores}"
-    return f"{where}, {threads}, torch {torch.__version__}, Python {platform.python_version()}"
-
-
-def cpu_model() -> str:
-    """Return the processor's name, as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def parsed() -> argparse.Namespace:
