@@ -181,7 +181,12 @@ def test_a_killed_server_is_replaced_and_a_stopped_one_leaves_nothing(tmp_path: 
     leader.kill()
     leader.wait(10)
     assert find_server(home) is None
+    folder = home.artifacts / "1" / "run" / "artifacts"
+    folder.mkdir(parents=True)
+    for name in (".artifact.uploading.abc_1", "model.safetensors"):
+        (folder / name).touch()
     second = ensure_server(home, port)  # the port that the dead server's child still had
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
     assert second.pid != first.pid
     processes = [psutil.Process(second.pid), *psutil.Process(second.pid).children(recursive=True)]
     assert stop_server(home) == second

@@ -23,6 +23,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
 from adarelu_sweep.tracking import authentication, first_start
+from adarelu_sweep.tracking.half_uploads import remove_half_uploads
 from adarelu_sweep.tracking.listening import (
     HOST,
     address_of,
@@ -236,6 +237,7 @@ def _choose_port(host: str, port: int | None, first: int) -> int:
 def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
+    remove_half_uploads(home.artifacts)
     # Nothing of the user's own, neither a tracking server nor what would open this one.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     environment |= {

@@ -1,0 +1,17 @@
+"""What a killed MLflow server leaves of the uploads that it had in hand.
+
+MLflow writes an artifact beside its place, under a name that it lists nowhere, before it puts it
+there. The upload itself is repeated by whoever sent it; what is left would only fill the disk.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+_PATTERN = ".artifact.uploading.*"
+
+
+def remove_half_uploads(artifacts: Path) -> None:
+    """Remove them below a folder, while no server writes there."""
+    for left in artifacts.rglob(_PATTERN):
+        with suppress(OSError):
+            left.unlink()
