@@ -50,6 +50,7 @@ def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
     assert again == 0 if chain == "pairs-server" else again > 0
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_in_its_first_start_comes_up_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

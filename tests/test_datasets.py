@@ -403,6 +403,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     mirror.server.server_close()
 
 
+@pytest.mark.long
 def test_two_that_fetch_at_once_download_once(
     tmp_path: Path,
     mirror: Mirror,

@@ -316,6 +316,7 @@ def test_only_the_holder_of_the_lease_is_signalled(tmp_path: Path) -> None:
 # Adding and deleting
 
 
+@pytest.mark.long
 def test_a_study_is_added_to_and_deleted_for_good(
     command: Command, client: MlflowClient, study_file: Path
 ) -> None:
@@ -362,6 +363,7 @@ def test_a_study_is_added_to_and_deleted_for_good(
     assert command.run("status", "life").returncode == 2
 
 
+@pytest.mark.long
 def test_a_deleted_study_is_launched_again_and_killed(
     command: Command, client: MlflowClient, study_file: Path
 ) -> None:

@@ -276,6 +276,7 @@ def test_a_report_in_haste_has_the_same_accuracies(command: Command, tmp_path: P
     assert tables == {"accuracy", "comparisons"}
 
 
+@pytest.mark.long
 def test_an_earlier_report_is_replaced(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()  # an empty folder is nobody's
@@ -928,6 +929,7 @@ def test_a_search_is_shown() -> None:
     assert section.tables[0].rows == [cells_]
 
 
+@pytest.mark.long
 def test_ranks_are_refused_in_a_sentence_or_shown() -> None:
     few = make_results()
     (section,) = [s for s in sections(weigh(few)) if s.key == "ranks"]

@@ -169,6 +169,7 @@ def test_a_refused_retry_changes_nothing(
     assert ending.state == "failed"
 
 
+@pytest.mark.long
 def test_a_worker_that_is_asked_to_go_hands_its_trial_back(command: Command) -> None:
     name = "asked-to-go"
     process = command.start("launch", command.home.parent / "study.toml", "--name", name)

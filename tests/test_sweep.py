@@ -331,6 +331,7 @@ def test_interrupted(command: Command, undisturbed: Done, study_file: Path, name
     assert_books_agree(command, name, trials=4, epochs=3)
 
 
+@pytest.mark.long
 def test_an_interrupted_study_is_killed_in_mlflow_and_runs_again_on_resume(
     command: Command, study_file: Path, name: str
 ) -> None:
@@ -424,6 +425,7 @@ def test_a_running_study_is_refused_to_others(
     assert process.returncode == 130
 
 
+@pytest.mark.long
 def test_an_exception_fails_its_trial_alone(
     command: Command, study_file: Path, name: str, tmp_path: Path
 ) -> None:
@@ -458,6 +460,7 @@ def test_an_exception_fails_its_trial_alone(
     assert report["arms"][0]["mean"] is None
 
 
+@pytest.mark.long
 def test_a_diverged_trial_is_a_result(command: Command, study_file: Path, name: str) -> None:
     command.succeed(
         *("launch", study_file, "--name", name, "--set", "training.optimizer.lr=1e30"),

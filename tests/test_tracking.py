@@ -625,6 +625,7 @@ def test_delivery_waits_for_a_server_that_comes_late(
     assert [f.path for f in client.list_artifacts(parent.run_id, "report")] == ["report/report.md"]
 
 
+@pytest.mark.long
 def test_a_server_that_dies_and_comes_back_gets_everything_once(
     record: StudyRecord, tmp_path: Path
 ) -> None:

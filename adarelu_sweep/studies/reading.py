@@ -12,6 +12,8 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.overrides import apply_overrides
 from adarelu_sweep.studies.schema import SAFE_NAME, Study
 
+_LONGEST = 200  # characters of a word in a message
+
 
 def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = None) -> Study:
     """Read, override and validate a study file; raise UserError naming the file and the key."""
@@ -78,8 +80,9 @@ def _refuse_huge_integers(where: Path | str, document: dict[str, Any]) -> None:
 
 
 def _wrong(where: Path | str, message: str) -> UserError:
-    """Return an error of one line, whatever the message quotes."""
-    return UserError(f"{where}: {' '.join(message.split())}")
+    """Return an error of one line, whatever the message quotes: a key may be of any length."""
+    words = (word if len(word) <= _LONGEST else f"{word[:_LONGEST]}..." for word in message.split())
+    return UserError(f"{where}: {' '.join(words)}")
 
 
 def _first_problem(error: ValidationError) -> str:
