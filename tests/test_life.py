@@ -394,20 +394,23 @@ def test_a_deleted_study_is_launched_again_and_killed(
 
 @pytest.mark.long
 def test_a_study_of_another_server_is_deleted_as_there(
-    command: Command, client: MlflowClient
+    command: Command, client: MlflowClient, study_file: Path
 ) -> None:
-    """The study "long" was launched with an address; without its server nothing is deleted."""
-    command.succeed("server", "stop")
-    done = command.run("delete", "long", "--yes")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "does not answer" in done.stderr
-    assert command.json("status", "long", "--json")["state"] == "interrupted"
+    """It was launched with an address; without the server there nothing is deleted."""
     port = client.tracking_uri.rpartition(":")[2]
     command.succeed("server", "start", "--port", port)
-    done = command.run("delete", "long", "--yes")
+    address = ("--tracking-uri", client.tracking_uri)
+    command.succeed("launch", study_file, "--name", "elsewhere", *address)
+    command.succeed("server", "stop")
+    done = command.run("delete", "elsewhere", "--yes")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "does not answer" in done.stderr
+    assert command.json("status", "elsewhere", "--json")["state"] == "complete"
+    command.succeed("server", "start", "--port", port)
+    done = command.run("delete", "elsewhere", "--yes")
     assert done.returncode == 0, done.stderr
     assert "'mlflow gc' there" in done.stderr
-    experiment = client.get_experiment_by_name("long")
+    experiment = client.get_experiment_by_name("elsewhere")
     assert experiment is not None
     assert experiment.lifecycle_stage == "deleted"
 
