@@ -258,6 +258,7 @@ def test_compiles_without_graph_break(dtype: torch.dtype) -> None:
     assert_compiles("aot_eager", dtype)
 
 
+@pytest.mark.long
 @pytest.mark.compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_compiles_with_inductor(dtype: torch.dtype) -> None:

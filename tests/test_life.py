@@ -107,6 +107,7 @@ def answered(command: Command, answer: str, *arguments: str) -> tuple[int, str]:
 # In the background
 
 
+@pytest.mark.long
 def test_a_study_in_the_background(
     command: Command, client: MlflowClient, study_file: Path
 ) -> None:

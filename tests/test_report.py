@@ -175,6 +175,7 @@ def test_what_is_printed_is_what_is_asked_for(
         assert not (tmp_path / style / "figures").exists()
 
 
+@pytest.mark.long
 def test_another_baseline_and_threshold(command: Command, tmp_path: Path) -> None:
     arguments = ("--format", "json", "--no-figures", "--output", tmp_path / "out")
     usual = command.json("report", "small", *arguments)
@@ -195,6 +196,7 @@ def test_another_baseline_and_threshold(command: Command, tmp_path: Path) -> Non
     assert threshold == (pytest.approx(0.95 * relu["mean"]) if learned else None)
 
 
+@pytest.mark.long
 def test_a_report_is_logged_on_the_run_of_the_study(command: Command, tmp_path: Path) -> None:
     output = ("--output", tmp_path / "out", "--no-figures", "--baseline", "adarelu")
     assert "logged in MLflow" not in command.run("report", "small", *output, "--no-log").stderr
@@ -235,6 +237,7 @@ def test_bad_input_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.long
 def test_a_study_that_still_runs_says_so(copy: Command) -> None:
     with Lease(Home(copy.home).study_folder("small"), "small"):
         printed = copy.succeed("report", "small", "--no-figures")

@@ -209,6 +209,7 @@ def test_a_dead_worker_is_known_within_5_seconds_and_in_both_books_within_10(
     assert process.returncode == 130
 
 
+@pytest.mark.long
 def test_a_full_disk_under_the_ledger_is_waited_out(command: Command) -> None:
     """Training goes on meanwhile; once there is room, the book is as if nothing had happened."""
     name = "full"
