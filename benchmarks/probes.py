@@ -1,6 +1,6 @@
 """What the probes cost an epoch: a few batches with probes and without, taking turns.
 
-Both train and evaluate the same network in one process. The differences are scaled to an epoch of
+Both train and evaluate equal networks in one process. The differences are scaled to an epoch of
 the whole data set: its training batches and its evaluation batches. On the CPU the processor time
 of this process is compared, which other programs disturb less than the clock; on a GPU the clock.
 
@@ -11,7 +11,6 @@ in every few batches, so the cost is stated too high rather than too low.
 import argparse
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from itertools import product
@@ -19,18 +18,14 @@ from math import ceil, sqrt
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from adarelu_sweep.activations.layers import activation_layers
+from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.networks.factory import build_network
-from adarelu_sweep.training.evaluation import evaluate
-from adarelu_sweep.training.optimizers import build_optimizer
-from adarelu_sweep.training.precision import Precision
-from adarelu_sweep.training.probes import LayerProbes
+from adarelu_sweep.datasets.sources import read
+from adarelu_sweep.training.lane import Lane
+from adarelu_sweep.training.repeating import finish
 from adarelu_sweep.training.settings import TrialSettings
-from adarelu_sweep.training.streams import batch_order, generator
+from adarelu_sweep.training.streams import batch_order
 from benchmarks.machine import machine
 
 
@@ -44,46 +39,31 @@ class Seconds:
 
 
 class Bench:
-    """One network in training."""
+    """One network in training, twice: with probes and without."""
 
-    def __init__(self, settings: TrialSettings, dataset: ResidentDataset, batches: int) -> None:
-        self.dataset, self.batches = dataset, batches
-        self.size = settings.training.batch_size
-        self.precision = Precision.of(settings.training)
-        self.network: nn.Module = build_network(
-            settings.network,
-            settings.activation,
-            dataset.in_channels,
-            dataset.num_classes,
-            generator(settings.seed, "initial weights"),
-        ).to(dataset.device, memory_format=self.precision.memory_format)
-        self.optimizer = build_optimizer(settings.training.optimizer, self.network)
-        self.probes = LayerProbes(activation_layers(self.network))
-        order = batch_order(settings.seed, 0, dataset.size("train"))[: batches * self.size]
-        self.order = order.to(dataset.device)
+    def __init__(self, settings: TrialSettings, dataset: ResidentDataset) -> None:
+        self.dataset = dataset
+        self.order = batch_order(settings.seed, 0, dataset.size("train"))
+        self.lanes = {
+            probes: Lane(
+                settings.model_copy(
+                    update={"training": settings.training.model_copy(update={"probes": probes})}
+                ),
+                dataset,
+            )
+            for probes in (True, False)
+        }
 
     def measure(self, probes: bool) -> Seconds:
         """Train and evaluate a few batches."""
-        start = self._now()
-        with self.probes.training() if probes else nullcontext():
-            self._train()
-        trained = self._now()
-        with self.probes.evaluation() if probes else nullcontext():
-            limit = self.batches * self.size
-            evaluate(self.network, self.dataset, "test", self.size, self.precision, limit)
-        if probes:
-            self.probes.read()
-        return Seconds(trained - start, self._now() - trained)
-
-    def _train(self) -> None:
-        self.network.train()
-        for indices in self.order.split(self.size):
-            images, labels = self.dataset.batch("train", indices, self.precision.memory_format)
-            self.optimizer.zero_grad(set_to_none=True)
-            with self.precision.autocast(self.dataset.device):
-                logits = self.network(images)
-            F.cross_entropy(logits.float(), labels).backward()
-            self.optimizer.step()
+        lane = self.lanes[probes]
+        with lane.turn():
+            start = self._now()
+            finish(lane.train_epoch(self.order, 0.001, None, lambda: None))
+            trained = self._now()
+            finish(lane.evaluate(lambda: None))
+            lane.probes.read()
+            return Seconds(trained - start, self._now() - trained)
 
     def _now(self) -> float:
         if self.dataset.device.type == "cpu":
@@ -98,19 +78,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
     device = torch.device(options.device)
-    dataset = ResidentDataset.load(options.dataset, options.data_dir, device)
+    arrays = read(options.dataset, options.data_dir)
     print(f"{date.today()}; {machine(device)}")
     print(f"{options.dataset}, batch {options.batch_size}, {options.precision}\n")
     print("| network | width | activation | epoch (s) | cost | standard error | 25 % to 75 % | n |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for network, activation in product(options.network, options.activation):
-        row = measured(options, dataset, network, activation)
+        row = measured(options, arrays, network, activation)
         print(f"| {network} | {options.width:g} | {activation} | {row} |", flush=True)
 
 
-def measured(
-    options: argparse.Namespace, dataset: ResidentDataset, network: str, activation: str
-) -> str:
+def measured(options: argparse.Namespace, arrays: Arrays, network: str, activation: str) -> str:
     """Return a row: an epoch's seconds without probes, and the probes' cost in percent."""
     settings = TrialSettings.model_validate(
         {
@@ -127,10 +105,11 @@ def measured(
             },
         }
     )
-    bench = Bench(settings, dataset, options.batches)
+    few = options.batches * options.batch_size
+    bench = Bench(settings, ResidentDataset(arrays, options.device, few, few))
     per_epoch = {
-        split: ceil(dataset.size(split) / options.batch_size) / options.batches
-        for split in ("train", "test")
+        split: ceil(len(labels) / options.batch_size) / options.batches
+        for split, labels in (("train", arrays.y_train), ("test", arrays.y_test))
     }
 
     def epoch(seconds: Seconds) -> float:

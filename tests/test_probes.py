@@ -2,8 +2,8 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,9 @@ def test_nothing_is_seen_outside_the_contexts() -> None:
     x = torch.tensor([[1.0, 2.0, -1.0]])
     network(x)
     assert probes.read() == {}
-    with probes.training():
+    with probes.training(1):
         network.train()(x)
+        probes.after_batch()
     network(x)
     with probes.evaluation():
         network.eval()(x)
@@ -259,15 +260,17 @@ def test_nothing_is_seen_outside_the_contexts() -> None:
     assert probes.read() == {}
 
 
-@pytest.mark.parametrize("context", ["training", "evaluation"])
-def test_what_raises_leaves_nothing_behind(context: str) -> None:
+@pytest.mark.parametrize("context", [lambda p: p.training(1), LayerProbes.evaluation])
+def test_what_raises_leaves_nothing_behind(
+    context: Callable[[LayerProbes], AbstractContextManager[None]],
+) -> None:
     layer = AdaReLU()
     before = copy.copy(vars(layer))
     hooks = len(layer._forward_hooks)
     probes = LayerProbes({"layer": layer})
 
     def fail() -> None:
-        with getattr(probes, context)():
+        with context(probes):
             layer(torch.ones(2, 3))
             raise ZeroDivisionError
 
@@ -297,9 +300,10 @@ def test_watching_does_not_wait_for_the_device() -> None:
         probes = LayerProbes({"layer": layer})
         x = torch.randn(24, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(device)
         with no_synchronization():
-            with probes.training():
+            with probes.training(4):
                 for batch in x.split(7):
                     layer.train()(batch)
+                    probes.after_batch()
             with probes.evaluation():
                 for batch in x.split(7):
                     layer.eval()(batch)

@@ -1,7 +1,7 @@
 """Changing training images at random, on the device, with draws that the seed alone decides."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ class Augmentation(Protocol):
 
     def digest(self) -> str:
         """Return 16 hex digits that tell whether two trials drew the same."""
+
+    def take(self, drawn: Self) -> None:
+        """Take what another epoch drew, into the tensors that captured work reads."""
 
 
 def augmentation(
@@ -64,6 +67,11 @@ class CropFlip(Augmentation):
 
     def digest(self) -> str:  # noqa: D102
         return digest(self.rows, self.columns, self.mirrored)
+
+    def take(self, drawn: Self) -> None:  # noqa: D102
+        self.rows.copy_(drawn.rows)
+        self.columns.copy_(drawn.columns)
+        self.mirrored.copy_(drawn.mirrored)
 
     def __call__(self, images: Tensor, indices: Tensor) -> Tensor:  # noqa: D102
         _, channels, height, width = images.shape

@@ -111,9 +111,12 @@ def _restore(
         states = _states(tensors, optimizer)
         network.load_state_dict(weights)
         for parameter, state in states.items():
-            optimizer.state[parameter] = {
-                name: _like(parameter, tensor) for name, tensor in state.items()
-            }
+            held = optimizer.state[parameter]
+            for name, tensor in state.items():
+                if name in held:  # where captured steps look for it
+                    held[name].copy_(tensor)
+                else:
+                    held[name] = _like(parameter, tensor)
     return history
 
 
@@ -159,7 +162,7 @@ def _fits(stored: Tensor, parameter: Tensor) -> bool:
 def _like(parameter: Tensor, stored: Tensor) -> Tensor:
     """Place a state tensor as the optimizer would have made it: device and memory layout."""
     if stored.shape != parameter.shape:
-        return stored  # a step count: on the CPU, as torch keeps it
+        return stored.to(parameter.device)  # a step count
     return torch.empty_like(parameter, dtype=stored.dtype).copy_(stored)
 
 

@@ -2,60 +2,55 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.files import write_atomically
-from adarelu_sweep.networks.digest import weight_digest
-from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.training.augmentation import Augmentation, augmentation
 from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_dependent
 from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_outcome
 from adarelu_sweep.training.device import device_metrics
-from adarelu_sweep.training.evaluation import Evaluation, evaluate
+from adarelu_sweep.training.evaluation import Evaluation
 from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History, Keep, Outcome
 from adarelu_sweep.training.keeping import KeptModel
-from adarelu_sweep.training.optimizers import build_optimizer
+from adarelu_sweep.training.lane import Lane, TrainingSums
 from adarelu_sweep.training.patience import PatientWriter
 from adarelu_sweep.training.precision import Precision
-from adarelu_sweep.training.probes import LayerProbes
 from adarelu_sweep.training.schedule import learning_rate
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import (
     batch_order,
     digest,
-    generator,
     seed_network_noise,
     validation_split,
 )
+
+OVER = object()
+"""In place of a turn that a trial has no need of any more."""
 
 
 class StopRequestedError(Exception):
     """Training was asked to stop; the epoch in progress is given up, the checkpoint stands."""
 
 
-@dataclass(frozen=True)
-class _TrainingSums:
-    loss: float
-    """Mean cross entropy over the epoch's images, each under the weights of its own step."""
-    accuracy: float
-    seconds: float
-
-
 class Trial:
     """One attempt at a trial: the network on its device, and the history so far.
 
     Restores the newest whole checkpoint in ``folder`` if there is one. The same settings give the
-    same numbers to the last bit, however often the trial is interrupted, on the CPU of one machine
-    with one number of threads. ``keep`` says which weights stay in the folder at the end.
+    same numbers to the last bit, however often the trial is interrupted and whoever takes turns
+    with it, on the CPU of one machine with one number of threads.
+
+    Args:
+        settings: What is trained.
+        dataset: On what.
+        folder: Where its checkpoint is.
+        keep: Which weights stay in the folder at the end.
+        lane: One that serves it, of a trial that is over.
 
     Attributes:
         notes: What is to be told of the checkpoint: that a damaged one was not used.
@@ -69,31 +64,43 @@ class Trial:
         dataset: ResidentDataset,
         folder: Path,
         keep: Keep = "last",
+        lane: Lane | None = None,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.pairing: dict[str, str] = {}
         self.dataset = self._with_validation(dataset)
-        training = settings.training
-        self.precision = Precision.of(training)
-        self.network: nn.Module = build_network(
-            settings.network,
-            settings.activation,
-            dataset.in_channels,
-            dataset.num_classes,
-            generator(settings.seed, "initial weights"),
-        ).to(dataset.device)
+        if lane is None:
+            lane = Lane(settings, self.dataset)
+        else:
+            with lane.turn():
+                lane.start_over(settings)
+        self.lane = lane
         self._note_pairing()
-        self._layers = activation_layers(self.network)
-        self._probes = LayerProbes(self._layers if training.probes else {})
-        self.network.to(memory_format=self.precision.memory_format)
-        self.optimizer = build_optimizer(training.optimizer, self.network)
         self.history: History
         self.notes: list[str]
-        self.history, self.notes = load_checkpoint(folder, self.network, self.optimizer, settings)
+        with lane.turn():
+            self.history, self.notes = load_checkpoint(
+                folder, self.network, self.optimizer, settings
+            )
         self._ended = self.history.outcome is not None
         self._stop_requested: Callable[[], bool] = lambda: False
         self._model = KeptModel(keep, folder, settings, self.dataset)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained, on its device."""
+        return self.lane.network
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What updates its weights."""
+        return self.lane.optimizer
+
+    @property
+    def precision(self) -> Precision:
+        """In which format it computes."""
+        return self.lane.precision
 
     def _with_validation(self, dataset: ResidentDataset) -> ResidentDataset:
         fraction = self.settings.validation_fraction
@@ -105,7 +112,7 @@ class Trial:
 
     def _note_pairing(self) -> None:
         images = self.dataset.size("train")
-        self.pairing["initial_weights"] = weight_digest(self.network)
+        self.pairing["initial_weights"] = self.lane.initial_digest
         self.pairing["batch_order"] = digest(batch_order(self.settings.seed, 0, images))
         if draws := self._augmentation(0):
             self.pairing["augmentation"] = draws.digest()
@@ -124,6 +131,26 @@ class Trial:
 
         Raises StopRequestedError after the step in hand once ``stop_requested`` says so.
         """
+        turns = self.turns(stop_requested, say, one_by_one=one_by_one)
+        while True:
+            with self.lane.turn():
+                record = next(turns, OVER)
+            if record is OVER:
+                return
+            if isinstance(record, EpochRecord):
+                yield record
+
+    def turns(
+        self,
+        stop_requested: Callable[[], bool],
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        one_by_one: bool = False,
+    ) -> Iterator[EpochRecord | None]:
+        """Train as ``train`` does, yielding None after every step, so that others have a turn.
+
+        Each turn has to be taken in the context ``lane.turn()``.
+        """
         self._stop_requested = stop_requested
         writer = PatientWriter(stop_requested, say)
         epochs = self.settings.training.epochs
@@ -132,8 +159,14 @@ class Trial:
             self._model.offer(self.network, self.history.epochs[-1], last=False)
         while self.history.outcome is None:
             epoch = len(self.history.epochs)
-            sums = self._train_epoch(epoch)
-            measured = self._evaluate()
+            seed_network_noise(self.settings.seed, epoch)
+            sums = yield from self.lane.train_epoch(
+                batch_order(self.settings.seed, epoch, self.dataset.size("train")),
+                self._learning_rate(epoch),
+                self._augmentation(epoch),
+                self._check_stop,
+            )
+            measured = yield from self.lane.evaluate(self._check_stop)
             outcome: Outcome | None = "complete" if epoch + 1 == epochs else None
             if not (isfinite(sums.loss) and isfinite(measured.loss)):
                 outcome = "diverged"
@@ -173,28 +206,6 @@ class Trial:
         save_outcome(self.folder, self.history)
         self._ended = True
 
-    def _train_epoch(self, epoch: int) -> _TrainingSums:
-        training, seed, device = self.settings.training, self.settings.seed, self.dataset.device
-        images = self.dataset.size("train")
-        self._set_learning_rate(epoch)
-        seed_network_noise(seed, epoch)
-        order = batch_order(seed, epoch, images).to(device)
-        augment = self._augmentation(epoch)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.network.train()
-        start = time.perf_counter()
-        with self._probes.training():
-            for indices in torch.split(order, training.batch_size):
-                self._check_stop()
-                loss, hits = self._step(indices, augment)
-                loss_sum += loss * len(indices)
-                correct += hits
-        # The first reading waits for the device, so the time is that of the work.
-        mean_loss = loss_sum.item() / images
-        seconds = time.perf_counter() - start
-        return _TrainingSums(mean_loss, 100 * int(correct.item()) / images, seconds)
-
     def _augmentation(self, epoch: int) -> Augmentation | None:
         return augmentation(
             self.settings.training.augmentation,
@@ -204,46 +215,18 @@ class Trial:
             self.dataset.device,
         )
 
-    def _step(self, indices: Tensor, augment: Augmentation | None) -> tuple[Tensor, Tensor]:
-        """Do one update; return the batch's mean loss and its hits, still on the device."""
-        images, labels = self.dataset.batch("train", indices, self.precision.memory_format, augment)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast(self.dataset.device):
-            logits = self.network(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
     def _check_stop(self) -> None:
         """Raise StopRequestedError if training is to stop; done before every batch."""
         if self._stop_requested():
             raise StopRequestedError
-
-    def _set_learning_rate(self, epoch: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(epoch)
 
     def _learning_rate(self, epoch: int) -> float:
         training = self.settings.training
         base = float(training.optimizer.arguments["lr"])
         return learning_rate(training.schedule, base, epoch, training.epochs)
 
-    def _evaluate(self) -> Evaluation:
-        split = self.settings.measured_on
-        batch_size = self.settings.training.evaluation_batch_size
-        with self._probes.evaluation():
-            return evaluate(
-                self.network,
-                self.dataset,
-                split,
-                batch_size,
-                self.precision,
-                before_batch=self._check_stop,
-            )
-
     def _record(
-        self, epoch: int, sums: _TrainingSums, measured: Evaluation, *, last: bool
+        self, epoch: int, sums: TrainingSums, measured: Evaluation, *, last: bool
     ) -> EpochRecord:
         split = self.settings.measured_on
         return EpochRecord(
@@ -260,12 +243,12 @@ class Trial:
                 **device_metrics(self.dataset.device),
                 **(self._accuracy_by_batch_size(measured) if last else {}),
             },
-            probes=self._probes.read(),
+            probes=self.lane.probes.read(),
         )
 
     def _accuracy_by_batch_size(self, measured: Evaluation) -> dict[str, float]:
         """Measure at the end what depends on the size of the batches, if anything does."""
-        layers = self._layers.values()
+        layers = self.lane.layers.values()
         on_test = self.settings.measured_on == "test"
         if not (on_test and is_batch_dependent(layers)):
             return {}

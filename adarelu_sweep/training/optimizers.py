@@ -1,7 +1,9 @@
-"""Building an optimizer from its component."""
+"""Building an optimizer from its component, and setting it back or on."""
+
+from inspect import signature
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adarelu_sweep.activations.layers import activation_layers
 from adarelu_sweep.components import Component
@@ -14,6 +16,9 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
     Those of the activations, a PReLU's slope for instance, make a second group without weight
     decay, which would pull them towards another activation (He et al. 2015, section 2.1, and
     PyTorch's documentation of PReLU). A network without any has one group.
+
+    One kernel updates many parameters (``fused``). On a GPU the learning rate is a tensor there,
+    so that an update which is captured once reads the rate of each epoch.
     """
     arguments: dict[str, object] = dict(component.arguments)
     if "beta1" in arguments:
@@ -27,5 +32,27 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
     if exempt:
         decayless = [p for p in network.parameters() if p in exempt]
         groups.append({"params": decayless, "weight_decay": 0.0})
-    optimizer: torch.optim.Optimizer = OPTIMIZERS.load(component)(groups, **arguments)
+    made = OPTIMIZERS.load(component)
+    if any(parameter.is_cuda for parameter in network.parameters()):
+        arguments["lr"] = torch.tensor(arguments["lr"], dtype=torch.float32, device="cuda")
+        if "capturable" in signature(made).parameters:
+            arguments["capturable"] = True
+    optimizer: torch.optim.Optimizer = made(groups, fused=True, **arguments)
     return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Set what an optimizer keeps of its parameters to 0, in place, as before the first step."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()

@@ -1,7 +1,9 @@
 """What is seen of the activation layers while a trial trains: dead units, sparsity, branches.
 
 Nothing here adds a pass over the data or a synchronization: training batches leave their votes
-behind, evaluation is watched by hooks, and what is counted is read once at the epoch's end.
+behind, evaluation is watched by hooks, and what is counted is read once at the epoch's end. What
+is kept of a batch goes to tensors that stay where they are from epoch to epoch, so that the work on
+a batch may be captured (see ``repeating``).
 
 A unit is one element of a layer's output for an image (channel, row, column). It is *dead* if its
 output is 0 for every image of the evaluation set, the definition of Lu, Shin, Su and Karniadakis
@@ -13,6 +15,7 @@ A module that stands in several places is one layer: units of the same shape are
 is that of the first place, and each of its votes counts as one of a batch.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +25,6 @@ from torch import Tensor, nn
 
 Probes = dict[str, dict[str, float]]
 """Layer (its module name in the network), then quantity, then value: shares from 0 to 1."""
-
-_Votes = list[tuple[Tensor, int]]
-"""A batch's balance (positives minus negatives) and its number of elements, batch by batch."""
 
 
 class LayerProbes:
@@ -37,28 +37,29 @@ class LayerProbes:
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self._layers = layers
-        self._voting: dict[str, Any] = {
-            name: module for name, module in layers.items() if hasattr(module, "recorded")
-        }
-        self._votes: dict[str, _Votes] = {}
-        self._activity: dict[str, _Activity] = {}
+        self._votes = _Votes(
+            {name: module for name, module in layers.items() if hasattr(module, "recorded")}
+        )
+        self._activity = {name: _Activity() for name in layers}
 
     @contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self, batches: int) -> Iterator[None]:
         """Keep the votes of the training batches in this context, which is one epoch."""
-        self._votes = {name: [] for name in self._voting}
-        for name, module in self._voting.items():
-            module.recorded = self._votes[name]
+        self._votes.begin(batches)
         try:
             yield
         finally:
-            for module in self._voting.values():
-                module.recorded = None
+            self._votes.end()
+
+    def after_batch(self) -> None:
+        """Keep the votes of the training batch whose forward pass is done."""
+        self._votes.keep()
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Watch the outputs in this context, which is one evaluation."""
-        self._activity = {name: _Activity() for name in self._layers}
+        for activity in self._activity.values():
+            activity.begin()
         handles = [
             module.register_forward_hook(self._activity[name].watch)
             for name, module in self._layers.items()
@@ -71,14 +72,76 @@ class LayerProbes:
 
     def read(self) -> Probes:
         """Return what was seen since the last reading; waits for the device."""
+        branches = self._votes.read()
         seen: Probes = {}
-        for name in self._layers:
-            quantities = self._activity[name].quantities() if name in self._activity else {}
-            quantities |= _branches(self._votes.get(name, []))
-            if quantities:
+        for name, activity in self._activity.items():
+            if quantities := activity.read() | branches.get(name, {}):
                 seen[name] = quantities
-        self._votes, self._activity = {}, {}
         return seen
+
+
+class _Votes:
+    """How the layers that vote did so, batch by batch of an epoch."""
+
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        self._layers = layers
+        self._names: list[str] = []
+        """Whose votes the columns are: a layer that stands in several places has several."""
+        self._elements: dict[tuple[int, ...], Tensor] = {}
+        self._shares: Tensor | None = None
+        """(positives - negatives) / elements, float64, batches x votes."""
+        self._batch = torch.zeros(1, dtype=torch.int64)
+        """Which row is next, on the device."""
+        self._alike = True
+
+    def begin(self, batches: int) -> None:
+        if self._shares is not None and len(self._shares) != batches:
+            self._shares = None
+        self._batches = batches
+        self._alike = True
+        self._batch.zero_()
+        for module in self._layers.values():
+            module.recorded = []
+
+    def end(self) -> None:
+        for module in self._layers.values():
+            module.recorded = None
+
+    def keep(self) -> None:
+        """Move the votes of a batch from the layers into its row."""
+        names = [name for name, module in self._layers.items() for _ in module.recorded]
+        votes = [vote for module in self._layers.values() for vote in module.recorded]
+        for module in self._layers.values():
+            module.recorded.clear()
+        if not votes:
+            return
+        balances = torch.stack([balance for balance, _ in votes])
+        if self._shares is None:
+            self._names = names
+            self._batch = torch.zeros(1, dtype=torch.int64, device=balances.device)
+            self._shares = balances.new_zeros((self._batches, len(votes)), dtype=torch.float64)
+        if names != self._names:
+            self._alike = False  # a network that takes another way with every batch
+            return
+        sizes = tuple(max(elements, 1) for _, elements in votes)
+        if sizes not in self._elements:
+            # Filled on the device: a copy from the host would wait for it.
+            filled = [torch.full_like(self._shares[0, 0], size) for size in sizes]
+            self._elements[sizes] = torch.stack(filled)
+        self._shares.index_copy_(0, self._batch, (balances / self._elements[sizes])[None])
+        self._batch += 1
+
+    def read(self) -> Probes:
+        """Return what the votes of the epoch's batches, in their order, say; once."""
+        kept = int(self._batch)
+        self._batch.zero_()
+        if self._shares is None or not kept or not self._alike:
+            return {}
+        shares = self._shares[:kept].cpu()
+        columns: dict[str, list[int]] = defaultdict(list)
+        for column, name in enumerate(self._names):
+            columns[name].append(column)
+        return {name: _branches(shares[:, own].flatten()) for name, own in columns.items()}
 
 
 class _Activity:
@@ -89,6 +152,12 @@ class _Activity:
         self._peaks: dict[torch.Size, Tensor] = {}
         self._active_in_first: Tensor | None = None
         self._outputs_of_first = 0
+
+    def begin(self) -> None:
+        """Forget what was seen."""
+        self._active_in_first = None
+        for peak in self._peaks.values():
+            peak.zero_()
 
     def watch(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         peak = _peak(output.detach())
@@ -101,13 +170,15 @@ class _Activity:
         else:
             self._peaks[peak.shape] = peak
 
-    def quantities(self) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
+        """Return what was seen since ``begin``; once."""
         if self._active_in_first is None:
             return {}
+        active, self._active_in_first = int(self._active_in_first), None
         dead = sum(int((peak == 0).sum()) for peak in self._peaks.values())
         return {
             "dead_fraction": dead / sum(peak.numel() for peak in self._peaks.values()),
-            "sparsity": 1 - int(self._active_in_first) / self._outputs_of_first,
+            "sparsity": 1 - active / self._outputs_of_first,
         }
 
 
@@ -122,16 +193,12 @@ def _peak(output: Tensor) -> Tensor:
     return peak.permute([order.index(axis) for axis in axes])
 
 
-def _branches(votes: _Votes) -> dict[str, float]:
-    """Return what the votes of an epoch's batches, in their order, say."""
-    if not votes:
-        return {}
-    balances = torch.stack([balance for balance, _ in votes]).cpu()
-    elements = torch.tensor([max(count, 1) for _, count in votes])
-    negative = balances > 0
+def _branches(shares: Tensor) -> dict[str, float]:
+    """Return what a layer's votes say: (positives - negatives) / elements, batch by batch."""
+    negative = shares > 0
     quantities = {
         "negative_branch_rate": int(negative.sum()) / len(negative),
-        "imbalance": float((balances.abs() / elements.double()).mean()),
+        "imbalance": float(shares.abs().mean()),
     }
     if len(negative) > 1:
         changes = int((negative[1:] != negative[:-1]).sum())

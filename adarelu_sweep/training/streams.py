@@ -6,6 +6,8 @@ has no random state to restore.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -43,6 +45,26 @@ def validation_split(seed: int, images: int, fraction: float) -> Tensor:
 def seed_network_noise(seed: int, epoch: int) -> None:
     """Seed torch's global generators, which layers such as dropout draw from, for one epoch."""
     torch.manual_seed(_stream_seed(seed, "network noise", epoch))
+
+
+class NetworkNoise:
+    """Torch's global generators as one of several trials that take turns sees them."""
+
+    def __init__(self) -> None:
+        self._states: list[Tensor] = []
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Go on, in this context, where the turn before left the generators."""
+        generators = [torch.default_generator]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        for one, state in zip(generators, self._states, strict=False):
+            one.set_state(state)
+        try:
+            yield
+        finally:
+            self._states = [one.get_state() for one in generators]
 
 
 def digest(*draws: Tensor) -> str:

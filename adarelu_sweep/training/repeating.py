@@ -1,0 +1,100 @@
+"""Doing the same work on batch after batch: as it is written, or captured as a CUDA graph.
+
+At batch 32 a GPU is done with a small network's kernels before Python has launched the next ones.
+A graph holds the kernels of a whole step and is launched at once.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_WARM_UP = 3  # calls before capture, in which cuDNN and the optimizer make what they keep
+_WINDOW = 32  # launches between two marks; at most two windows are under way
+
+Returned = TypeVar("Returned")
+
+
+def finish(turns: Generator[object, None, Returned]) -> Returned:
+    """Take all the turns of work that has nobody beside it, and return its result."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as stopped:
+            result: Returned = stopped.value
+            return result
+
+
+class Repeated:
+    """Work on a batch of indices, which reads and writes tensors that stay where they are.
+
+    The first calls for a batch size are done as they are written, and are as good as the later
+    ones: nothing has to be undone after a capture. On a CPU, and where capture fails because the
+    work waits for the device (a user's own network may), all of them are.
+
+    Args:
+        work: Takes indices (int64, B, on the device). For capture it must not wait for the device,
+            nor depend on anything but the indices and tensors that it finds.
+        device: Where it runs.
+        capture: Whether it may be captured.
+    """
+
+    def __init__(self, work: Callable[[Tensor], None], device: torch.device, *, capture: bool):
+        self._work = work
+        self._capture = capture and device.type == "cuda"
+        self._calls: Counter[int] = Counter()
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pace = _Pace()
+
+    def __call__(self, indices: Tensor, *, as_it_is: bool = False) -> None:
+        """Do the work on a batch; ``as_it_is``: do not use a captured one."""
+        size = len(indices)
+        self._calls[size] += 1
+        if as_it_is or not self._capture or self._calls[size] <= _WARM_UP:
+            self._work(indices)
+            return
+        if size not in self._graphs and not self._captured(indices):
+            self._capture = False
+            self._work(indices)
+            return
+        graph, read = self._graphs[size]
+        read.copy_(indices)
+        graph.replay()
+        self._pace.keep()
+
+    def _captured(self, indices: Tensor) -> bool:
+        """Capture the work for batches of this size; nothing is computed by that."""
+        graph, read = torch.cuda.CUDAGraph(), indices.clone()
+        # Captured on the stream on which the first calls ran, because autograd accumulates
+        # gradients on the stream where it first did. Other threads may go on meanwhile.
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self._work(read)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return False
+        self._graphs[len(read)] = (graph, read)
+        return True
+
+
+class _Pace:
+    """Keeps the launches from running so far ahead of the device that a stop would come late."""
+
+    def __init__(self) -> None:
+        self._launches = 0
+        self._marks: deque[torch.cuda.Event] = deque()
+
+    def keep(self) -> None:
+        """Note a launch, and wait where too many are under way."""
+        self._launches += 1
+        if self._launches % _WINDOW:
+            return
+        mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        mark.record()
+        self._marks.append(mark)
+        if len(self._marks) > 2:
+            self._marks.popleft().synchronize()
