@@ -486,6 +486,7 @@ def test_a_damaged_model_is_an_error_that_says_so(
     assert described_again.epoch >= 2
 
 
+@pytest.mark.long
 def test_what_is_said_of_the_model_that_is_registered(
     course: list[tuple[str, Path]], tmp_path: Path
 ) -> None:

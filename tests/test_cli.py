@@ -312,6 +312,7 @@ def test_validate_says_what_the_seeds_can_show(here: Command, study_file: Path) 
     assert modules.isdisjoint({"torch", "mlflow", "optuna", "matplotlib", "pandas"})
 
 
+@pytest.mark.long
 def test_validate_divides_the_gpus(tmp_path: Path, study_file: Path) -> None:
     command = on_machine(tmp_path, GPU, BUSY)
     out = command.succeed("validate", study_file)
@@ -367,6 +368,7 @@ def test_a_home_without_studies(here: Command, arguments: list[str]) -> None:
     assert not here.home.exists()
 
 
+@pytest.mark.long
 def test_a_study_that_is_there_and_one_that_is_not(here: Command, study_file: Path) -> None:
     record_study(here.home, study_file)
     assert "unknown study 'smal' (did you mean 'small'?)" in refusal(here, "resume", "smal")

@@ -131,6 +131,7 @@ def asked(url: str, user: str = "", password: str = "", **headers: str) -> int:
 # The server
 
 
+@pytest.mark.long
 def test_beyond_loopback_the_server_asks_for_a_password(guarded: Command) -> None:
     done = guarded.run("ui", "--host", "0.0.0.0")
     assert done.returncode == 2

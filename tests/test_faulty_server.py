@@ -157,6 +157,7 @@ def assert_all_is_there_once(
         assert (got / "curves.png").read_bytes()[-8:-4] == b"IEND"
 
 
+@pytest.mark.long
 def test_whatever_becomes_of_the_requests_all_is_there_once(
     server: Upstream, proxy: Proxy, record: StudyRecord, tmp_path: Path
 ) -> None:

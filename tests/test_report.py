@@ -165,6 +165,7 @@ def test_the_numbers_agree_in_every_format(written: Path) -> None:
     assert [row[4] for row in accuracy[1:]] == [f"{arm['mean']:.2f}" for arm in document["arms"]]
 
 
+@pytest.mark.long
 def test_what_is_printed_is_what_is_asked_for(
     command: Command, written: Path, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_trouble_that_stays_fails_its_trial_with_the_traceback(
     assert "forward" in kept.read_text()
 
 
+@pytest.mark.long
 def test_what_failed_is_tried_again_on_request(
     command: Command, troubled: "subprocess.CompletedProcess[str]"
 ) -> None:

@@ -268,6 +268,7 @@ def test_on_a_terminal_progress_is_live_and_ctrl_c_stops(
     assert command.json("status", name, "--json")["state"] == "interrupted"
 
 
+@pytest.mark.long
 def test_a_terminal_that_is_closed_stops_in_order(
     command: Command, study_file: Path, name: str
 ) -> None:
@@ -288,6 +289,7 @@ def test_a_terminal_that_is_closed_stops_in_order(
     assert len(History.read(trial).epochs) == epochs_done(command, name)
 
 
+@pytest.mark.long
 def test_what_cannot_be_shown_does_not_end_a_sweep(
     command: Command, study_file: Path, name: str
 ) -> None:

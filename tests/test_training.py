@@ -185,6 +185,7 @@ def train_in_a_process(settings: TrialSettings, folder: Path, steps: int) -> str
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.long
 def test_another_process_gives_the_same_numbers(tmp_path: Path) -> None:
     settings = trial_settings("resnet18", "adarelu", "adam", precision="bf16")
     here = train(settings, tmp_path / "here")
