@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.training import repeating
 from adarelu_sweep.training.lane import Lane
 from adarelu_sweep.training.loop import StopRequestedError, Trial
 from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.repeating import Repeated
 from adarelu_sweep.training.settings import TrialSettings
+from tests.recording import record
 from tests.trials import (
     ENDLESS,
     EPOCHS,
@@ -179,6 +181,66 @@ def test_repeated_work_on_a_cpu_is_done_as_it_is_written() -> None:
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are recorded on the CPU as they are captured on a GPU."""
+    monkeypatch.setattr(repeating, "capturing", lambda _device: record)
+
+
+LONG = {"train_limit": 248, "test_limit": 100, "epochs": 5}
+
+
+@pytest.mark.parametrize(
+    ("network", "activation", "optimizer"),
+    [
+        ("vgg16_bn", {"name": "adarelu", "eval_mode": "running"}, "sgd"),
+        ("vgg16_bn", "prelu", "adam"),
+        ("resnet18", "adarelu", "adamw"),
+    ],
+)
+def test_nothing_that_changes_is_captured(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    activation: Any,
+    optimizer: str,
+) -> None:
+    """Learning rate, draws and order of each epoch reach the steps that are done again."""
+    schedule = {"name": "step", "step_size": 1, "gamma": 0.5}
+    options = LONG | {"augmentation": "crop_flip", "schedule": schedule}
+    settings = trial_settings(network, activation, optimizer, **options)
+    expected = fingerprint(with_tensor_rate(begin(settings, tmp_path / "plain")))
+    probes = [record.probes for record in begin(settings, tmp_path / "plain").history.epochs]
+    monkeypatch.setattr(repeating, "capturing", lambda _device: record)
+    trial = begin(settings, tmp_path / "captured")
+    assert fingerprint(with_tensor_rate(trial)) == expected
+    assert [record.probes for record in trial.history.epochs] == probes
+    # 11 batches, the last of them short: its fourth comes in the fourth epoch.
+    assert trial.lane._step._captured.keys() == {24, 8}
+    assert trial.lane._evaluator._batch._captured.keys() == {24, 4}
+
+
+def with_tensor_rate(trial: Trial) -> Trial:
+    """Train with the learning rate in a tensor, as it is on a GPU."""
+    for group in trial.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+    list(trial.train(never))
+    return trial
+
+
+def test_what_waits_for_the_device_is_done_as_it_is_written(captured: None) -> None:
+    total = torch.zeros((), dtype=torch.int64)
+
+    def work(indices: Tensor) -> None:
+        total.add_(int(indices.sum()))
+
+    repeated = Repeated(work, torch.device("cpu"), capture=True)
+    for _ in range(6):
+        repeated(torch.ones(5, dtype=torch.int64))
+    assert int(total) == 30
+    assert not repeated._captured
+
+
 def on_cuda(settings: TrialSettings, folder: Path, lane: Lane | None = None) -> Trial:
     folder.mkdir(parents=True, exist_ok=True)
     return Trial(settings, cuda_digits(), folder, lane=lane)
@@ -237,11 +299,11 @@ def test_captured_steps_give_the_numbers_of_plain_ones(
     )
     captured = on_cuda(settings, tmp_path / "captured")
     list(captured.train(never))
-    assert captured.lane._step._graphs.keys() == {24, 8}
+    assert captured.lane._step._captured.keys() == {24, 8}
     monkeypatch.setattr("adarelu_sweep.training.repeating._WARM_UP", 10**9)
     plain = on_cuda(settings, tmp_path / "plain")
     list(plain.train(never))
-    assert not plain.lane._step._graphs
+    assert not plain.lane._step._captured
     assert_same(final(captured), final(plain))
 
 
@@ -274,11 +336,11 @@ def test_a_lane_on_a_gpu_serves_the_next_seed(tmp_path: Path, deterministic: Non
     first, second = cuda_settings(1, deterministic=True), cuda_settings(2, deterministic=True)
     used = on_cuda(first, tmp_path / "first")
     list(used.train(never))
-    graphs = dict(used.lane._step._graphs)
+    captured = dict(used.lane._step._captured)
     assert used.lane.serves(second, cuda_digits())
     trial = on_cuda(second, tmp_path / "second", used.lane)
     list(trial.train(never))
-    assert trial.lane._step._graphs == graphs
+    assert trial.lane._step._captured == captured
     fresh = on_cuda(second, tmp_path / "fresh")
     list(fresh.train(never))
     assert_same(final(trial), final(fresh))

@@ -128,7 +128,10 @@ class _Votes:
             # Filled on the device: a copy from the host would wait for it.
             filled = [torch.full_like(self._shares[0, 0], size) for size in sizes]
             self._elements[sizes] = torch.stack(filled)
-        self._shares.index_copy_(0, self._batch, (balances / self._elements[sizes])[None])
+        # By comparison, not by index, which has to be sorted where algorithms are deterministic.
+        here = torch.arange(self._batches, device=balances.device) == self._batch
+        share = balances / self._elements[sizes]
+        self._shares.copy_(torch.where(here[:, None], share, self._shares))
         self._batch += 1
 
     def read(self) -> Probes:

@@ -15,6 +15,10 @@ _WARM_UP = 3  # calls before capture, in which cuDNN and the optimizer make what
 _WINDOW = 32  # launches between two marks; at most two windows are under way
 
 Returned = TypeVar("Returned")
+Replay = Callable[[], None]
+Capture = Callable[[Callable[[Tensor], None], Tensor], Replay]
+"""Takes work and the indices that it will read; returns what does the work again. Nothing is
+computed by that. Raises RuntimeError if the work cannot be captured."""
 
 
 def finish(turns: Generator[object, None, Returned]) -> Returned:
@@ -41,57 +45,71 @@ class Repeated:
         capture: Whether it may be captured.
     """
 
-    def __init__(self, work: Callable[[Tensor], None], device: torch.device, *, capture: bool):
+    def __init__(
+        self, work: Callable[[Tensor], None], device: torch.device, *, capture: bool
+    ) -> None:
         self._work = work
-        self._capture = capture and device.type == "cuda"
+        self._capture = capturing(device) if capture else None
         self._calls: Counter[int] = Counter()
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._pace = _Pace()
+        self._captured: dict[int, tuple[Replay, Tensor]] = {}
+        self._pace = _Pace(device)
 
     def __call__(self, indices: Tensor, *, as_it_is: bool = False) -> None:
         """Do the work on a batch; ``as_it_is``: do not use a captured one."""
         size = len(indices)
         self._calls[size] += 1
-        if as_it_is or not self._capture or self._calls[size] <= _WARM_UP:
+        early = as_it_is or self._calls[size] <= _WARM_UP
+        if early or not (size in self._captured or self._take_up(indices)):
             self._work(indices)
             return
-        if size not in self._graphs and not self._captured(indices):
-            self._capture = False
-            self._work(indices)
-            return
-        graph, read = self._graphs[size]
+        replay, read = self._captured[size]
         read.copy_(indices)
-        graph.replay()
+        replay()
         self._pace.keep()
 
-    def _captured(self, indices: Tensor) -> bool:
-        """Capture the work for batches of this size; nothing is computed by that."""
-        graph, read = torch.cuda.CUDAGraph(), indices.clone()
-        # Captured on the stream on which the first calls ran, because autograd accumulates
-        # gradients on the stream where it first did. Other threads may go on meanwhile.
-        stream = torch.cuda.current_stream()
+    def _take_up(self, indices: Tensor) -> bool:
+        """Capture the work for batches of this size; return whether that was possible."""
+        if self._capture is None:
+            return False
+        read = indices.clone()
         try:
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._work(read)
+            replay = self._capture(self._work, read)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
+            self._capture = None
             return False
-        self._graphs[len(read)] = (graph, read)
+        self._captured[len(read)] = (replay, read)
         return True
+
+
+def capturing(device: torch.device) -> Capture | None:
+    """Return how work is captured on a device, or None if it is not."""
+    return _cuda_graph if device.type == "cuda" else None
+
+
+def _cuda_graph(work: Callable[[Tensor], None], read: Tensor) -> Replay:
+    graph = torch.cuda.CUDAGraph()
+    # Captured on the stream on which the first calls ran, because autograd accumulates gradients on
+    # the stream where it first did. Other threads may go on meanwhile.
+    stream = torch.cuda.current_stream()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        work(read)
+    return graph.replay
 
 
 class _Pace:
     """Keeps the launches from running so far ahead of the device that a stop would come late."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
         self._launches = 0
         self._marks: deque[torch.cuda.Event] = deque()
 
     def keep(self) -> None:
         """Note a launch, and wait where too many are under way."""
         self._launches += 1
-        if self._launches % _WINDOW:
+        if not self._on_gpu or self._launches % _WINDOW:
             return
         mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
         mark.record()
