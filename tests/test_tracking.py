@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL, PIPE, Popen
 from threading import Event
 from threading import enumerate as enumerate_threads
 from typing import Any
@@ -39,6 +39,7 @@ from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
+from adarelu_sweep.tracking.hanging import Vigil
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.tracking.server import Server, ensure_server, find_server, stop_server
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
@@ -198,6 +199,37 @@ def test_a_killed_server_is_replaced_and_a_stopped_one_leaves_nothing(tmp_path: 
         taken.listen()
         with pytest.raises(UserError, match="in use"):
             ensure_server(home, taken.getsockname()[1])
+
+
+@pytest.mark.long
+def test_a_server_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """As one does that was interrupted in its start: it lives, and says nothing any more."""
+    home = Home(tmp_path)
+    first = ensure_server(home)
+    hanging = first.processes()
+    for process in hanging:
+        process.suspend()
+    try:
+        second = ensure_server(home)
+        assert second.pid != first.pid
+        assert second.answers()
+        assert not any(process.is_running() for process in hanging)
+    finally:
+        stop_server(home)
+
+
+def test_who_does_something_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adarelu_sweep.tracking.hanging._PATIENCE", 0.8)
+    for code, hangs in (("while True: pass", False), ("import time; time.sleep(60)", True)):
+        with Popen([sys.executable, "-c", code]) as process:
+            vigil = Vigil(lambda pid=process.pid: [psutil.Process(pid)])
+            ends = time.monotonic() + 2
+            seen = []
+            while time.monotonic() < ends:
+                time.sleep(0.1)
+                seen.append(vigil.hangs())
+            process.kill()
+        assert any(seen) == hangs
 
 
 @pytest.mark.long

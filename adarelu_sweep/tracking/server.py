@@ -24,6 +24,7 @@ from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
 from adarelu_sweep.tracking import authentication, first_start
 from adarelu_sweep.tracking.half_uploads import remove_half_uploads
+from adarelu_sweep.tracking.hanging import Vigil
 from adarelu_sweep.tracking.listening import (
     HOST,
     address_of,
@@ -171,6 +172,7 @@ def ensure_server(
         if _comes_up(server):
             _conclude_first_start(home, server)
             return server
+        _give_up(home, server)
     raise UserError(f"the MLflow server did not come up; its log is {home.server_log}")
 
 
@@ -179,6 +181,13 @@ def _conclude_first_start(home: Home, server: Server) -> None:
         with _lock(home):
             if _recorded(home) == server:  # and not one that was started after its end
                 first_start.conclude(home)
+
+
+def _give_up(home: Home, server: Server) -> None:
+    """Make room for another server in place of one that does not answer."""
+    with _lock(home):
+        if _recorded(home) == server:
+            _clear(home, at_once=True)
 
 
 def stop_server(home: Home) -> Server | None:
@@ -193,9 +202,9 @@ def _lock(home: Home) -> FileLock:
     return FileLock(home.root / "server.lock")
 
 
-def _clear(home: Home) -> Server | None:
+def _clear(home: Home, at_once: bool = False) -> Server | None:
     server = _recorded(home)
-    stopped = server is not None and _end(server)
+    stopped = server is not None and _end(server, at_once)
     home.server_file.unlink(missing_ok=True)
     return server if stopped else None
 
@@ -207,10 +216,10 @@ def _recorded(home: Home) -> Server | None:
         return None
 
 
-def _end(server: Server) -> bool:
+def _end(server: Server, at_once: bool) -> bool:
     """End every process of a server; return whether there was any."""
     processes = server.processes()
-    for end in (psutil.Process.terminate, psutil.Process.kill):
+    for end in (psutil.Process.terminate, psutil.Process.kill)[at_once:]:
         for process in processes:
             with suppress(psutil.Error):
                 end(process)
@@ -280,10 +289,11 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
 
 
 def _comes_up(server: Server) -> bool:
-    """Wait until a server answers; return False if it ended or took too long."""
+    """Wait until a server answers; return False if it ended, hangs or took too long."""
     deadline = time.monotonic() + _START_TIMEOUT
+    vigil = Vigil(server.processes)
     while not server.answers():
-        if not server.is_alive() or time.monotonic() > deadline:
+        if not server.is_alive() or vigil.hangs() or time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     return True
