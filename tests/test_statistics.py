@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom, friedmanchisquare, ttest_1samp, wilcoxon
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from adarelu_sweep.reporting.ranks import FEWEST_BLOCKS, Ranking, critical_difference, rank
 from adarelu_sweep.reporting.statistics import (
@@ -242,7 +244,25 @@ def test_neither_the_seeds_names_nor_the_level_nor_the_unit_matter(
         assert getattr(moved, name) == getattr(plain, name)
 
 
+@settings(deadline=None, max_examples=20)  # with a bootstrap each
+@given(data=st.data(), n=st.integers(1, 40))
+def test_any_share_has_wilsons_interval(data: st.DataObject, n: int) -> None:
+    wins = data.draw(st.integers(0, n))
+    ties = data.draw(st.integers(0, n - wins))
+    found = against_zero([1.0] * wins + [0.0] * ties + [-1.0] * (n - wins - ties))
+    expected = proportion_confint(wins + ties / 2, n, method="wilson")
+    assert (found.win_low, found.win_high) == pytest.approx(expected, abs=1e-12)
+
+
 # Holm's correction
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_of_any_p_values(p_values: list[float]) -> None:
+    corrected = with_holm([Comparison(9, 1.0, 2.0, p_value=p) for p in p_values])
+    expected = multipletests(p_values, method="holm")[1]
+    assert [c.p_holm for c in corrected] == pytest.approx(expected)
 
 
 def test_holms_correction_is_the_textbooks() -> None:
