@@ -75,10 +75,11 @@ def _before_checkpoint(move: Callable[..., None]) -> Callable[..., None]:
 
 
 def _loop(module: ModuleType) -> None:
-    """In the midst of an epoch: after its first step. Its first step is noted."""
-    step = module.Trial._step
+    """In the midst of an epoch: before its second step. Its first step is noted."""
+    check = module.Trial._check_stop  # before every step
 
-    def slowed(self: Any, *arguments: Any) -> Any:
+    def slowed(self: Any) -> None:
+        check(self)
         epoch = len(self.history.epochs)
         if getattr(self, "_chaos_epoch", None) == epoch:
             reach("epoch")
@@ -86,9 +87,8 @@ def _loop(module: ModuleType) -> None:
             with open(_EPOCHS, "a") as file:  # noqa: PTH123 (a line is written as one)
                 file.write(f"{self.folder}\n")
         self._chaos_epoch = epoch
-        return step(self, *arguments)
 
-    module.Trial._step = slowed
+    module.Trial._check_stop = slowed
 
 
 def _uploads(module: ModuleType) -> None:
