@@ -221,9 +221,9 @@ def test_nothing_that_changes_is_captured(
 
 
 def with_tensor_rate(trial: Trial) -> Trial:
-    """Train with the learning rate in a tensor, as it is on a GPU."""
+    """Train with the learning rate in a tensor, and fused, as it is on a GPU."""
     for group in trial.optimizer.param_groups:
-        group["lr"] = torch.tensor(group["lr"])
+        group["lr"], group["fused"] = torch.tensor(group["lr"]), True
     list(trial.train(never))
     return trial
 

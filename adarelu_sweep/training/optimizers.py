@@ -17,8 +17,8 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
     decay, which would pull them towards another activation (He et al. 2015, section 2.1, and
     PyTorch's documentation of PReLU). A network without any has one group.
 
-    One kernel updates many parameters (``fused``). On a GPU the learning rate is a tensor there,
-    so that an update which is captured once reads the rate of each epoch.
+    On a GPU one kernel updates many parameters (``fused``, which on a CPU takes longer), and the
+    learning rate is a tensor there: an update that is captured once reads the rate of each epoch.
     """
     arguments: dict[str, object] = dict(component.arguments)
     if "beta1" in arguments:
@@ -35,9 +35,10 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
     made = OPTIMIZERS.load(component)
     if any(parameter.is_cuda for parameter in network.parameters()):
         arguments["lr"] = torch.tensor(arguments["lr"], dtype=torch.float32, device="cuda")
+        arguments["fused"] = True
         if "capturable" in signature(made).parameters:
             arguments["capturable"] = True
-    optimizer: torch.optim.Optimizer = made(groups, fused=True, **arguments)
+    optimizer: torch.optim.Optimizer = made(groups, **arguments)
     return optimizer
 
 
