@@ -206,6 +206,12 @@ _CHANGES = {
     "no states": "UPDATE trials SET state = 'ELSEWHERE'",
     "trials without settings": "DELETE FROM trial_user_attributes WHERE key != 'cell'",
     "trials of other settings": "UPDATE trial_user_attributes SET value_json = '[]'",
+    "a plan that is no text": (
+        "UPDATE study_user_attributes SET value_json = CAST(X'22ff22' AS TEXT)"
+    ),
+    "settings that are no text": (
+        "UPDATE trial_user_attributes SET value_json = CAST(X'22ff22' AS TEXT)"
+    ),
     "no trials": "DROP TABLE trials",
     "not Optuna's": "DROP TABLE version_info",
     "a newer plan": (
@@ -234,6 +240,7 @@ def test_databases_of_others(recorded: Path, tmp_path: Path, change: str) -> Non
 
 def dump(path: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
         return list(connection.iterdump())
 
 

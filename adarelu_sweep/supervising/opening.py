@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from optuna.exceptions import StorageInternalError
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.components import shorten
@@ -16,6 +18,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.record import StudyRecord
 
 BUSY_TIMEOUT_SECONDS = 30
+_NO_TEXT = "Could not decode to UTF-8"  # how SQLite says it
 
 
 class AloneConnection(sqlite3.Connection):
@@ -64,11 +67,20 @@ def damage_explained() -> Iterator[None]:
         yield
     # Of JSON that is none, of names that are not known, of values of another type.
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"the Optuna database holds what adarelu-sweep did not write ({reason[:200]}): "
-            "put back a copy of it, or give another --home"
-        ) from None
+        raise _not_ours(f"{type(error).__name__}: {error}") from None
+    except (StorageInternalError, SQLAlchemyError) as error:
+        # Other troubles with a database, such as a lock, say nothing of what it holds.
+        said = str(error.__cause__ or error)
+        if _NO_TEXT not in said:
+            raise
+        raise _not_ours(said[said.index(_NO_TEXT) :]) from None
+
+
+def _not_ours(reason: str) -> UserError:
+    return UserError(
+        f"the Optuna database holds what adarelu-sweep did not write "
+        f"({' '.join(reason.split())[:200]}): put back a copy of it, or give another --home"
+    )
 
 
 def read_record(name: str, plan: Any) -> StudyRecord:
