@@ -59,7 +59,7 @@ class Ledger:
             with no_room_explained(path):
                 self._open(path, alone)
         except (
-            *(UserError, OSError, RuntimeError, sqlite3.Error),
+            *(UserError, OSError, RuntimeError, sqlite3.Error, UnicodeError),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
             if hasattr(self, "_storage"):
