@@ -211,7 +211,8 @@ def test_tasks_are_trained_one_after_the_other_in_one_worker(
     ]
     tasks = [
         task(short[0], folder=bench.folder),
-        task(*short[1:], folder=bench.folder, first=1),
+        task(short[1], folder=bench.folder, first=1),
+        task(short[2], folder=bench.folder, first=2),
         task(LONG, folder=bench.folder, first=3),
     ]
     for each in tasks:
@@ -255,7 +256,8 @@ def test_tasks_are_trained_one_after_the_other_in_one_worker(
 
 def test_another_worker_goes_on_from_the_last_checkpoint(bench: Bench, undisturbed: Path) -> None:
     first = bench.start()
-    first.send(task(LONG, ENDLESS, folder=bench.folder))  # it may come before Ready
+    first.send(task(LONG, folder=bench.folder))  # it may come before Ready
+    first.send(task(ENDLESS, folder=bench.folder, first=1))
     bench.hear(first, EpochDone)
     first.send(Stop())
     for number in (0, 1):  # what is under way, and what has not begun

@@ -193,6 +193,7 @@ def _arguments(process: psutil.Process) -> list[str]:
     [
         (["--gpus", "99"], "", "GPU"),
         (["--workers", "0"], "", "--workers"),
+        (["--pack", "65"], "", "--pack 65: give auto, or a number from 1 to 64"),
         ([], f"http://me:{SECRET}@127.0.0.1:1", "does not answer"),
     ],
 )

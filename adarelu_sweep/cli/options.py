@@ -36,6 +36,12 @@ workers_option: Decorator = click.option(
     metavar="N",
     help="Number of slots in all.  [default: one per GPU; without GPUs, one]",
 )
+pack_option: Decorator = click.option(
+    "--pack",
+    metavar="auto|N",
+    help="Trials of an arm that a worker trains at once.  [default: auto, what was "
+    "measured to be best; 1 on the CPU]",
+)
 detach_option: Decorator = click.option(
     "--detach", is_flag=True, help="Return once it runs; it goes on in the background."
 )

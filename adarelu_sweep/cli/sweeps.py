@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.set_option
 @options.gpus_option
 @options.workers_option
+@options.pack_option
 @options.data_option
 @click.option(
     "--tracking-uri",
@@ -48,6 +49,7 @@ def launch_command(
     overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
+    pack: str | None,
     data_dir: Path | None,
     tracking_uri: str | None,
     detach: bool,
@@ -59,6 +61,7 @@ def launch_command(
     """
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
+    from adarelu_sweep.supervising.packing import pack_size
     from adarelu_sweep.supervising.running import Screen
     from adarelu_sweep.supervising.sweep import Machine, launch
     from adarelu_sweep.tracking.address import refuse_password
@@ -68,12 +71,12 @@ def launch_command(
     study = read_study(study_file, overrides, name)
     if detach:
         given: dict[str, Given] = {"--home": home, "--name": name, "--set": overrides}
-        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        given |= {"--gpus": gpus, "--workers": workers, "--pack": pack, "--data-dir": data_dir}
         run_in_background(ctx, study.name, [study_file], given, tracking_uri)
         return
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
-    machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
+    machine, report = Machine(gpus, workers, data_dir, pack_size(pack)), _Reporter(here)
     screen = Screen(report, _console(), leave(report_to))
     ledger, ending = launch(study, source, here, machine, tracking_uri or None, screen)
     _conclude(ctx, ledger, ending, here, report)
@@ -92,6 +95,7 @@ def launch_command(
 @options.set_option
 @options.gpus_option
 @options.workers_option
+@options.pack_option
 @options.data_option
 @click.option("--retry-failed", is_flag=True, help="Try again what failed, from its checkpoint.")
 @options.detach_option
@@ -105,6 +109,7 @@ def resume_command(
     overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
+    pack: str | None,
     data_dir: Path | None,
     retry_failed: bool,
     detach: bool,
@@ -115,17 +120,18 @@ def resume_command(
     With --study or --set, what is added to the study is trained, too.
     """
     from adarelu_sweep.home import Home
+    from adarelu_sweep.supervising.packing import pack_size
     from adarelu_sweep.supervising.running import Screen
     from adarelu_sweep.supervising.sweep import Machine, resume
 
     if detach:
         given: dict[str, Given] = {"--home": home, "--study": study_file, "--set": overrides}
-        given |= {"--gpus": gpus, "--workers": workers, "--data-dir": data_dir}
+        given |= {"--gpus": gpus, "--workers": workers, "--pack": pack, "--data-dir": data_dir}
         given |= {"--retry-failed": retry_failed}
         run_in_background(ctx, name, [name], given, os.environ.get("MLFLOW_TRACKING_URI"))
         return
     here = Home.locate(home)
-    machine, report = Machine(gpus, workers, data_dir), _Reporter(here)
+    machine, report = Machine(gpus, workers, data_dir, pack_size(pack)), _Reporter(here)
     extend = _extend(study_file, overrides)
     screen = Screen(report, _console(), leave(report_to))
     ledger, ending = resume(name, here, machine, screen, extend, retry_failed)

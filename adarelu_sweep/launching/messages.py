@@ -32,7 +32,10 @@ class TrialOrder(Message):
 
 
 class Task(Message):
-    """Train these trials. Today a task holds one; a pack will hold several."""
+    """Train a trial, or several of one arm at once: a pack.
+
+    Those of a pack have equal settings but for the seed, equal threads, and await no decision.
+    """
 
     kind: Literal["task"] = "task"
     trials: list[TrialOrder]
@@ -128,8 +131,9 @@ class Failed(Message):
 
     kind: Literal["failed"] = "failed"
     trials: list[int]
+    """Whose code it was; all of a pack where that cannot be told, or where memory ran out."""
     cause: Literal["exception", "memory"] = "exception"
-    """Memory, of the device or the host, may suffice when the trial has it to itself."""
+    """Memory, of the device or the host, may suffice for fewer trials at once."""
     error: str
     """The last line of the traceback."""
     traceback: str

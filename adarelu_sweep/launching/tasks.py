@@ -1,6 +1,7 @@
-"""Running one task in a worker: the trials that it lists, one after the other."""
+"""Running one task in a worker: a trial, or a pack of trials."""
 
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -11,6 +12,7 @@ import torch
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.launching.messages import (
     EpochDone,
+    Failed,
     Finished,
     FromWorker,
     Interrupted,
@@ -20,7 +22,10 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.training.lane import Lane
 from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.memory import is_out_of_memory, memory_of
+from adarelu_sweep.training.pack import Pack, PackError
 
 
 class Supervision(Protocol):
@@ -38,68 +43,117 @@ class Supervision(Protocol):
         """Wait for the decision about a trial; False when asked to stop."""
 
 
+class TrialError(Exception):
+    """The code of one trial of a task raised an exception, which is the cause."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class TaskRunner:
-    """Runs tasks on one device and keeps the last data set loaded between them."""
+    """Runs tasks on one device, and keeps from one to the next what the next may use again.
+
+    That is the data set, and the lanes of the trials that are over.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._dataset: ResidentDataset | None = None
         self._dataset_key: tuple[object, ...] = ()
+        self._free: list[Lane] = []
 
     def run(self, task: Task, supervision: Supervision) -> None:
-        """Train every trial of a task to its outcome, or until asked to stop."""
-        for order in task.trials:
-            if supervision.stop.is_set():
-                supervision.send(_interrupted(order, supervision))
-                continue
-            self._run_trial(order, Path(task.data_folder), task.heartbeat, supervision)
+        """Train the trials of a task to their outcomes, or until asked to stop.
 
-    def _run_trial(
-        self, order: TrialOrder, data_folder: Path, heartbeat: float, supervision: Supervision
-    ) -> None:
+        Raises TrialError where it is known which trial of a pack an exception belongs to.
+        """
+        self._prepare(task.trials[0])
+        unfinished = [order.number for order in task.trials]
+        train = self._train_pack if len(task.trials) > 1 else self._train_alone
+        try:
+            if supervision.stop.is_set():
+                raise StopRequestedError
+            train(task, supervision, unfinished)
+        except StopRequestedError:
+            for number in unfinished:
+                supervision.send(Interrupted(trial=number, leaving=supervision.leaving))
+
+    def _prepare(self, order: TrialOrder) -> None:
+        """Set the process up as the trials of a task want it, all of them alike."""
+        deterministic = order.settings.training.deterministic
         torch.set_num_threads(order.threads)
-        torch.use_deterministic_algorithms(order.settings.training.deterministic)
-        torch.backends.cudnn.benchmark = not order.settings.training.deterministic
-        folder = Path(order.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = Trial(order.settings, self._load(order, data_folder), folder, order.keep)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = not deterministic
+
+    def _train_alone(self, task: Task, supervision: Supervision, unfinished: list[int]) -> None:
+        (order,) = task.trials
+        number, send = order.number, supervision.send
+        trial = self._build(order, task)
 
         def awaits_decision() -> bool:
             undecided = trial.history.outcome is None and bool(trial.history.epochs)
             return order.awaits_decision and undecided
 
-        number, send = order.number, supervision.send
-        send(
-            Started(
-                trial=number,
-                history=trial.history,
-                pairing=trial.pairing,
-                awaits_decision=awaits_decision(),
-                notes=trial.notes,
-            )
-        )
+        send(_started(number, trial, awaits_decision()))
 
         def say(text: str) -> None:
             send(Note(trial=number, text=text))
 
         if awaits_decision() and supervision.prune():
             trial.prune()
+        stop_requested = _between_steps(supervision, task.heartbeat)
+        for record in trial.train(stop_requested, say, one_by_one=order.awaits_decision):
+            send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
+            if awaits_decision() and supervision.prune():
+                trial.prune()
+        unfinished.clear()
+        self._free.append(trial.lane)
+        send(Finished(trial=number, history=trial.history))
+
+    def _train_pack(self, task: Task, supervision: Supervision, unfinished: list[int]) -> None:
+        send = supervision.send
+        numbers: dict[Trial, int] = {}
+        for order in task.trials:
+            if supervision.stop.is_set():
+                raise StopRequestedError
+            try:
+                trial = self._build(order, task)
+            except Exception as error:
+                raise TrialError(order.number) from error
+            numbers[trial] = order.number
+            send(_started(order.number, trial))
+
+        def say(trial: Trial, text: str) -> None:
+            send(Note(trial=numbers[trial], text=text))
+
+        stop_requested = _between_steps(supervision, task.heartbeat)
         try:
-            stop_requested = _between_steps(supervision, heartbeat)
-            for record in trial.train(stop_requested, say, one_by_one=order.awaits_decision):
-                send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
-                if awaits_decision() and supervision.prune():
-                    trial.prune()
-        except StopRequestedError:
-            send(_interrupted(order, supervision))
-        else:
-            send(Finished(trial=number, history=trial.history))
+            for trial, record in Pack(list(numbers)).train(stop_requested, say):
+                number = numbers[trial]
+                if record is not None:
+                    send(EpochDone(trial=number, record=record))
+                else:
+                    unfinished.remove(number)
+                    self._free.append(trial.lane)
+                    send(Finished(trial=number, history=trial.history))
+        except PackError as error:
+            raise TrialError(numbers[error.trial]) from error.__cause__
+
+    def _build(self, order: TrialOrder, task: Task) -> Trial:
+        folder = Path(order.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset = self._load(order, Path(task.data_folder))
+        # One that does not serve is of another arm, which had its turn: its memory is wanted.
+        self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
+        lane = self._free.pop() if self._free else None
+        return Trial(order.settings, dataset, folder, order.keep, lane)
 
     def _load(self, order: TrialOrder, data_folder: Path) -> ResidentDataset:
         settings = order.settings
         key = (settings.dataset, data_folder, settings.data)
         if self._dataset is None or key != self._dataset_key:
-            self._dataset = None  # let the memory go before the next one is loaded
+            self._free, self._dataset = [], None  # let the memory go before more is asked for
             self._dataset = ResidentDataset.load(
                 settings.dataset,
                 data_folder,
@@ -109,6 +163,34 @@ class TaskRunner:
             )
             self._dataset_key = key
         return self._dataset
+
+
+def failure(task: Task, raised: Exception, device: torch.device) -> Failed:
+    """Return what is to be said of an exception that ended a task: what it was, and whose."""
+    culprits = [order.number for order in task.trials]
+    error: BaseException = raised
+    if isinstance(raised, TrialError) and raised.__cause__ is not None:
+        error = raised.__cause__
+        if not is_out_of_memory(error):  # for that, all the others were needed, too
+            culprits = [raised.number]
+    said = "".join(traceback.format_exception_only(error)).strip()
+    no_room = is_out_of_memory(error)
+    return Failed(
+        trials=culprits,
+        cause="memory" if no_room else "exception",
+        error=f"{said} ({memory_of(device)})" if no_room else said,
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _started(number: int, trial: Trial, awaits_decision: bool = False) -> Started:
+    return Started(
+        trial=number,
+        history=trial.history,
+        pairing=trial.pairing,
+        awaits_decision=awaits_decision,
+        notes=trial.notes,
+    )
 
 
 def _between_steps(supervision: Supervision, heartbeat: float) -> Callable[[], bool]:
@@ -123,7 +205,3 @@ def _between_steps(supervision: Supervision, heartbeat: float) -> Callable[[], b
         return supervision.stop.is_set()
 
     return stop_requested
-
-
-def _interrupted(order: TrialOrder, supervision: Supervision) -> Interrupted:
-    return Interrupted(trial=order.number, leaving=supervision.leaving)

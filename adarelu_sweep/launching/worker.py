@@ -21,7 +21,6 @@ from adarelu_sweep._version import __version__
 from adarelu_sweep.launching.messages import (
     TO_WORKER,
     Decision,
-    Failed,
     FromWorker,
     Quit,
     Ready,
@@ -86,9 +85,8 @@ def work(channel: Channel) -> None:
     # Imported here: torch must not load before the channel listens, or a stop would go unheard.
     import torch
 
-    from adarelu_sweep.launching.tasks import TaskRunner
+    from adarelu_sweep.launching.tasks import TaskRunner, failure
     from adarelu_sweep.training.device import device_name, training_device
-    from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 
     device = training_device()
     channel.send(
@@ -108,16 +106,7 @@ def work(channel: Channel) -> None:
         try:
             runner.run(task, channel)
         except Exception as error:
-            said = "".join(traceback.format_exception_only(error)).strip()
-            no_room = is_out_of_memory(error)
-            channel.send(
-                Failed(
-                    trials=[order.number for order in task.trials],
-                    cause="memory" if no_room else "exception",
-                    error=f"{said} ({memory_of(device)})" if no_room else said,
-                    traceback=traceback.format_exc(),
-                )
-            )
+            channel.send(failure(task, error, device))
             return  # what the exception left in memory is not to be trusted
 
 

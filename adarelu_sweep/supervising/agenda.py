@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -29,8 +30,13 @@ class Job:
     folder: Path
     search: ArmSearch | None = None
     """The search that it is part of, which may end it early."""
+    pack: int = 1
+    """How many trials its worker was given at once, itself included."""
+    epochs_done: int = 0
     lost_in: int | None = None
     """The slot in which its worker was lost last."""
+    alone: bool = False
+    """It is to have a worker to itself: what went wrong in a pack may be another's fault."""
     alone_on: str | None = None
     """The device whose memory it could not share; it is tried again alone there."""
 
@@ -44,6 +50,18 @@ class Job:
     def is_open(self) -> bool:
         """Whether it has still to be trained."""
         return self.trial.state in _OPEN
+
+    @property
+    def lacking(self) -> float:
+        """The share of its training that is still to be done."""
+        return 1 - self.epochs_done / self.cell.settings.training.epochs
+
+    def goes_with(self, other: "Job") -> bool:
+        """Whether both can be trained in one pack: equal but for the seed, and to the last bit."""
+        if self.search or other.search or self.alone or other.alone:
+            return False
+        same_threads = self.trial.threads == other.trial.threads
+        return same_threads and _are_alike(self.cell, other.cell)
 
 
 class Agenda:
@@ -83,6 +101,10 @@ class Agenda:
         """Return how many trials have still to end."""
         return self._to_begin() + sum(job.is_open for job in self._jobs.values())
 
+    def waiting(self) -> int:
+        """Return how many trials nobody has in hand."""
+        return self._to_begin() + len(self._returned)
+
     def has_failed(self) -> bool:
         """Return whether a trial failed for good, but for those that a search has replaced."""
         if any(job.trial.state is TrialState.FAIL and not job.search for job in self.jobs()):
@@ -117,6 +139,26 @@ class Agenda:
                 return self._take_up(job)
         return self._begin_next(slot.threads) or (self._take_up(returned[0]) if returned else None)
 
+    def take_along(self, job: Job, most: int, slot: Slot, spread: bool = False) -> list[Job]:
+        """Begin or take up what can be trained together with a trial in hand, so many at most.
+
+        Trials of a search go alone. ``spread`` is as for ``take``.
+        """
+        if most < 1 or job.search or job.alone:
+            return []
+
+        def suits(other: Job) -> bool:
+            elsewhere = spread and other.lost_in == slot.index != job.lost_in
+            return other.alone_on is None and not elsewhere and other.goes_with(job)
+
+        taken = [self._take_up(other) for other in list(filter(suits, self._returned))[:most]]
+        if job.trial.threads == slot.threads:  # those of a trial that begins
+            fresh = (cell for cell in self._cells if _are_alike(cell, job.cell))
+            for cell in list(islice(fresh, most - len(taken))):
+                self._cells.remove(cell)
+                taken.append(self._begin(cell, slot.threads))
+        return taken
+
     def reserved(self) -> set[str]:
         """Return the devices that a waiting trial is to have for itself."""
         return {job.alone_on for job in self._returned if job.alone_on is not None}
@@ -141,11 +183,11 @@ class Agenda:
         if wanting:  # in turn, so that an interrupted study has tried as much in every arm
             search = min(wanting, key=lambda search: len(self._trials_of(search)))
             return self._enter(self._search_job(search, *search.ask(threads)))
-        if self._cells:
-            self.keep_confirmed()
-            cell = self._cells.popleft()
-            return self._enter(self._job(cell, self._ledger.begin(cell, threads)))
-        return None
+        return self._begin(self._cells.popleft(), threads) if self._cells else None
+
+    def _begin(self, cell: Cell, threads: int) -> Job:
+        self.keep_confirmed()
+        return self._enter(self._job(cell, self._ledger.begin(cell, threads)))
 
     def keep_confirmed(self) -> None:
         """Record which settings are confirmed, of the searches that have ended."""
@@ -224,3 +266,10 @@ class Agenda:
 
     def _trials_of(self, search: ArmSearch) -> list[LedgerTrial]:
         return [job.trial for job in self._jobs.values() if job.search is search]
+
+
+def _are_alike(one: Cell, other: Cell) -> bool:
+    """Return whether two cells differ in nothing but the seed."""
+    if one.settings.arm != other.settings.arm:  # most of them, and soon told
+        return False
+    return one.settings == other.settings.model_copy(update={"seed": one.settings.seed})

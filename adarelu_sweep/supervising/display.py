@@ -1,7 +1,8 @@
 """What a person sees while a study runs: live on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TextIO
 
@@ -31,6 +32,9 @@ class Display:
 
     def counts(self, counts: Counts) -> None:
         """Show how many trials are in which state."""
+
+    def given(self, slot: Slot, trials: Sequence[str]) -> None:
+        """Show that a slot is to train these trials at once."""
 
     def started(self, slot: Slot, trial: str, epochs_done: int) -> None:
         """Show that a slot trains a trial, from this many epochs on."""
@@ -115,6 +119,25 @@ class PlainDisplay(Display):
         self.say(f"slot {slot.index}: {trial} {history.outcome}{progress}")
 
 
+@dataclass
+class _Row:
+    """What a slot does: the trial that was heard of last is shown."""
+
+    slot: Slot
+    shown: str = "starting"
+    metrics: str = ""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """By trial in hand, how many are done."""
+
+    def cells(self, epochs_per_trial: int) -> tuple[str, str, Text, str, str]:
+        """Return what stands in its columns."""
+        epoch = self.epochs.get(self.shown, 0)
+        position = f"epoch {epoch}/{epochs_per_trial}" if epoch else ""
+        others = len(self.epochs.keys() - {self.shown})
+        trial = f"{self.shown} and {others} more" if others else self.shown
+        return f"slot {self.slot.index}", self.slot.name, Text(trial), position, self.metrics
+
+
 class LiveDisplay(Display):
     """Overall progress with time left, and a row per slot, redrawn in place."""
 
@@ -123,9 +146,7 @@ class LiveDisplay(Display):
         self._epochs = epochs_per_trial
         self._pace = Pace(epochs_per_trial)
         self._counts: Counts | None = None
-        self._rows: dict[int, tuple[Slot, str, int, str]] = {
-            slot.index: (slot, "starting", 0, "") for slot in slots
-        }
+        self._rows = {slot.index: _Row(slot) for slot in slots}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
@@ -141,33 +162,41 @@ class LiveDisplay(Display):
     def counts(self, counts: Counts) -> None:  # noqa: D102
         self._counts = counts
 
+    def given(self, slot: Slot, trials: Sequence[str]) -> None:  # noqa: D102
+        self._rows[slot.index] = _Row(slot, trials[0], epochs=dict.fromkeys(trials, 0))
+
     def started(self, slot: Slot, trial: str, epochs_done: int) -> None:  # noqa: D102
-        self._rows[slot.index] = (slot, trial, epochs_done, "")
+        self._show(slot, trial, epochs_done)
 
     def epoch(self, slot: Slot, trial: str, record: EpochRecord) -> None:  # noqa: D102
         self._pace.epoch_done()
-        self._rows[slot.index] = (slot, trial, record.epoch, metrics_text(record))
+        self._show(slot, trial, record.epoch, metrics_text(record))
+
+    def _show(self, slot: Slot, trial: str, epochs: int, metrics: str = "") -> None:
+        row = self._rows[slot.index]
+        row.shown, row.metrics = trial, metrics
+        row.epochs[trial] = epochs
 
     def finished(self, slot: Slot, trial: str, history: History) -> None:  # noqa: D102
-        self._rows[slot.index] = (slot, trial, 0, "")  # counted among the complete ones now
+        self._show(slot, trial, 0)  # counted among the complete ones now
+        del self._rows[slot.index].epochs[trial]
         if history.outcome == "diverged":
             self.say(f"{trial} diverged after {len(history.epochs)} epochs: that is its result")
 
     def idle(self, slot: Slot) -> None:  # noqa: D102
-        self._rows[slot.index] = (slot, "idle", 0, "")
+        self._rows[slot.index] = _Row(slot, "idle")
 
     def _render(self) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
-        for slot, trial, epoch, metrics in self._rows.values():
-            position = f"epoch {epoch}/{self._epochs}" if epoch else ""
-            rows.add_row(f"slot {slot.index}", slot.name, Text(trial), position, metrics)
+        for row in self._rows.values():
+            rows.add_row(*row.cells(self._epochs))
         return Group(self._overall(), rows)
 
     def _overall(self) -> RenderableType:
         counts = self._counts
         if counts is None:
             return Text("starting")
-        in_progress = sum(epoch for _, _, epoch, _ in self._rows.values())
+        in_progress = sum(sum(row.epochs.values()) for row in self._rows.values())
         epochs_done = (counts.complete + counts.pruned + counts.failed) * self._epochs + in_progress
         left = self._pace.time_left(counts, in_progress)
         failed = f", {counts.failed} failed" if counts.failed else ""
@@ -202,6 +231,10 @@ class TwoDisplays(Display):
     def counts(self, counts: Counts) -> None:  # noqa: D102
         for display in self._both:
             display.counts(counts)
+
+    def given(self, slot: Slot, trials: Sequence[str]) -> None:  # noqa: D102
+        for display in self._both:
+            display.given(slot, trials)
 
     def started(self, slot: Slot, trial: str, epochs_done: int) -> None:  # noqa: D102
         for display in self._both:

@@ -17,6 +17,7 @@ from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display, make_display
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.log import open_log
+from adarelu_sweep.supervising.packing import Packing
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.delivery import Delivery
@@ -59,6 +60,8 @@ class Surroundings:
     data_folder: Path
     tracking_uri: str | None
     """The tracking server's address; None for the home's own."""
+    pack: int
+    """How many trials a worker is to train at once; ``packing.AUTO`` for as many as are best."""
 
 
 def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen) -> Ending:
@@ -80,6 +83,7 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
         display,
         where.data_folder,
         record.study.execution,
+        Packing(where.pack, where.home.bench_file),
         ledger.patience,
     )
     ending = Ending("interrupted")  # what an exception leaves behind

@@ -1,35 +1,57 @@
-"""Who shares a device with whom: a trial that met a want of memory is to have one to itself."""
+"""Who gets how much: what is left divided among the workers, and a device for one trial alone."""
 
-from collections.abc import Mapping
+from math import ceil
 
 from adarelu_sweep.launching.launcher import Worker
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.crew import Crew
+from adarelu_sweep.supervising.hands import Hands
+from adarelu_sweep.supervising.packing import Packing
 
 
 class Sharing:
-    """Gives workers their trials, so that a reserved device becomes free and is used by one alone.
+    """Gives workers their trials.
+
+    A trial that met a want of memory is to have a device to itself: that one is reserved, becomes
+    free, and is used by one worker alone.
 
     Args:
         agenda: What is next, and which devices a trial that waits is to have for itself.
         crew: The workers, and where they are.
-        jobs: What each of them has in hand; a view of the supervisor's.
+        hands: What each of them has in hand.
+        packing: How many trials a worker may train at once.
     """
 
-    def __init__(self, agenda: Agenda, crew: Crew, jobs: Mapping[Worker, Job]) -> None:
+    def __init__(self, agenda: Agenda, crew: Crew, hands: Hands, packing: Packing) -> None:
         self._agenda = agenda
         self._crew = crew
-        self._jobs = jobs
+        self._hands = hands
+        self._packing = packing
 
-    def take(self, worker: Worker) -> Job | None:
-        """Take the next trial for a worker; None if it has to wait, or there is none."""
-        device = worker.slot.device
-        if device in self._agenda.reserved():
-            alone = self._crew.on_device(device) == [worker]
-            return self._agenda.take_alone(device) if alone else None
-        if self._is_closed(device):
-            return None
-        return self._agenda.take(worker.slot, spread=len(self._crew.slots) > 1)
+    def take(self, worker: Worker) -> list[Job]:
+        """Take the next trial for a worker, or a pack; none if it has to wait, or there is none."""
+        slot = worker.slot
+        if slot.device in self._agenda.reserved():
+            alone = self._crew.on_device(slot.device) == [worker]
+            return [self._agenda.take_alone(slot.device)] if alone else []
+        if self._is_closed(slot.device):
+            return []
+        share = self._share()
+        spread = len(self._crew.slots) > 1
+        job = self._agenda.take(slot, spread)
+        if job is None:
+            return []
+        most = min(self._packing.size(slot, job.cell.settings), share)
+        return [job, *self._agenda.take_along(job, most - 1, slot, spread)]
+
+    def _share(self) -> int:
+        """Return how many trials of all that are left would be one worker's.
+
+        Those in hand count by the epochs that they lack: their workers will soon want some, too.
+        """
+        lacking = sum(job.lacking for job in self._hands.jobs())
+        left = self._agenda.waiting() + round(lacking)
+        return ceil(left / max(1, len(self._crew.slots)))
 
     def needs(self, device: str) -> bool:
         """Return whether one more worker on a device would have something to do."""
@@ -39,7 +61,7 @@ class Sharing:
 
     def _is_closed(self, device: str) -> bool:
         """Return whether a trial has this device to itself."""
-        return any(job.alone_on == device for job in self._jobs.values())
+        return any(job.alone_on == device for job in self._hands.jobs())
 
     def may_go(self, worker: Worker) -> bool:
         """Return whether a worker that waits does so for nothing, or keeps a device from another.
@@ -50,4 +72,4 @@ class Sharing:
         if worker.slot.device in reserved:
             waiting = [w for w in self._crew.idle() if w.slot.device == worker.slot.device]
             return worker is not waiting[0]
-        return not self._jobs and not reserved
+        return not self._hands and not reserved

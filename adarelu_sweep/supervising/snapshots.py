@@ -41,6 +41,7 @@ def attempt_tags(job: Job, slot: Slot, about: Ready, pairing: dict[str, str]) ->
     return {
         "attempts": str(job.trial.attempts),
         "threads": str(job.trial.threads),
+        "pack": str(job.pack),
         "host": about.host,
         "device": about.device,
         "slot": f"{slot.index}: {slot.name}",

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
+from adarelu_sweep.supervising.packing import AUTO
 from adarelu_sweep.supervising.patience import no_room_explained
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.running import Screen, Surroundings, run
@@ -53,6 +54,8 @@ class Machine:
     gpus: str | None = None
     workers: int | None = None
     data_folder: Path | None = None
+    pack: int | None = None
+    """How many trials a worker is to train at once, or ``packing.AUTO``."""
 
     def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
         """Return the slots, with warnings shown and the GPUs claimed.
@@ -71,7 +74,7 @@ class Machine:
         if remembered is None or self.workers is not None:
             return make_slots(gpus, self.workers, available_cores())
         slots = make_slots(gpus, remembered.workers, available_cores())
-        return [Slot(s.index, remembered.threads, s.gpu, s.name) for s in slots]
+        return [replace(slot, threads=remembered.threads) for slot in slots]
 
 
 def launch(
@@ -109,12 +112,13 @@ def launch(
             gpus=machine.gpus,
             workers=machine.workers,
             threads=slots[0].threads,
+            pack=AUTO if machine.pack is None else machine.pack,
         )
         with Lease(home.study_folder(study.name), study.name):
             _refuse_leftovers(home.study_folder(study.name))
             study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
-            where = Surroundings(home, slots, data_folder, tracking_uri)
+            where = Surroundings(home, slots, data_folder, tracking_uri, record.pack)
             return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -159,7 +163,8 @@ def resume(
         if retry_failed:
             agenda.retry_failed()
             agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
-        where = Surroundings(home, slots, data_folder, tracking_uri)
+        pack = record.pack if machine.pack is None else machine.pack
+        where = Surroundings(home, slots, data_folder, tracking_uri, pack)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
 
