@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adarelu_sweep import AdaReLU, adarelu
+from adarelu_sweep.activations import blocks
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INF, NAN = math.inf, math.nan
@@ -170,6 +174,106 @@ def test_the_input_is_left_as_it_was() -> None:
     before = x.clone()
     assert adarelu(x).data_ptr() != x.data_ptr()
     assert torch.equal(x, before)
+
+
+# The plain path and the faster ones
+
+
+class Watched(TorchDispatchMode):
+    """Somebody who follows every operation, so that AdaReLU takes its plain path."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def bits(x: Tensor) -> Tensor:
+    """Return the bits as integers; of NaN any."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return x.where(~x.isnan(), NAN).view(integer)
+
+
+def with_gradient(x: Tensor, incoming: Tensor) -> list[Tensor]:
+    leaf = x.detach().requires_grad_()
+    output = adarelu(leaf)
+    [gradient] = torch.autograd.grad(output, leaf, incoming)
+    return [output.detach(), gradient]
+
+
+def assert_same_bits(x: Tensor, incoming: Tensor) -> None:
+    fast = with_gradient(x, incoming)
+    with Watched():
+        plain = with_gradient(x, incoming)
+    for one, other in zip(fast, plain, strict=True):
+        assert one.stride() == other.stride()
+        assert torch.equal(bits(one), bits(other))
+
+
+def scattered(*shape: int, dtype: torch.dtype, special: float = 0.2) -> Tensor:
+    """Return noise with special values at random places."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    values = torch.tensor(SPECIAL)[torch.randint(len(SPECIAL), shape, generator=generator)]
+    chosen = torch.rand(shape, generator=generator) < special
+    return torch.where(chosen, values, torch.randn(shape, generator=generator)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("special", [0.0, 0.2])
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+@pytest.mark.parametrize("per_thread", [5, 64, 2**17])
+def test_the_cpu_gives_the_bits_of_the_plain_path(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    special: float,
+    shift: float,
+    per_thread: int,
+) -> None:
+    monkeypatch.setattr(blocks, "_PER_THREAD", per_thread)
+    x = scattered(3, 5, 7, 9, dtype=dtype, special=special) + shift
+    incoming = scattered(3, 5, 7, 9, dtype=dtype).flip(0)
+    for format in (torch.contiguous_format, torch.channels_last):
+        assert_same_bits(x.to(memory_format=format), incoming.to(memory_format=format))
+    assert_same_bits(x.permute(2, 0, 3, 1), incoming.permute(2, 0, 3, 1))
+    assert_same_bits(x[:, ::2, :, 1:], incoming[:, ::2, :, 1:])
+    assert_same_bits(x.to(memory_format=torch.channels_last), incoming)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES), per_thread=st.integers(1, 20))
+def test_blocks_add_up(data: st.DataObject, dtype: torch.dtype, per_thread: int) -> None:
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5))
+    arrays = hnp.arrays(np.float32, shape, elements=ELEMENTS)
+    order = data.draw(st.permutations(range(len(shape))))
+    x = torch.from_numpy(data.draw(arrays)).to(dtype).permute(order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_PER_THREAD", per_thread)
+        balance = blocks.count(x)
+    assert balance.item() == sum((v > 0) - (v < 0) for v in x.flatten().tolist())
+    assert (balance.dtype, balance.shape) == (torch.int64, ())
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+def test_no_temporary_on_the_cpu_is_as_large_as_the_tensor(shift: float) -> None:
+    x = noise(2**20, shift=shift).requires_grad_()
+    incoming = noise(2**20)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        torch.autograd.grad(adarelu(x), x, incoming)
+    large = [e.name for e in seen.events() if e.self_cpu_memory_usage >= x.nbytes]
+    assert [name.startswith("aten::") for name in large] == [True, True]  # output and gradient
+
+
+def test_a_tensor_that_is_negated_only_when_read() -> None:
+    x = torch.complex(noise(20), noise(20, shift=0.5)).conj().imag
+    assert x.is_neg()
+    assert torch.equal(adarelu(x), adarelu(x.clone()))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning", "error::torch.jit.TracerWarning")
+@pytest.mark.parametrize("tracer", ["jit", "fx"])
+def test_a_trace_holds_both_branches(tracer: str) -> None:
+    x = noise(50, shift=0.5)
+    traced = torch.jit.trace(adarelu, x) if tracer == "jit" else make_fx(adarelu)(x)
+    for value in (x, -x):
+        assert torch.equal(traced(value), adarelu(value))
 
 
 # Autograd
@@ -535,6 +639,42 @@ def test_no_mode_synchronizes_on_cuda(mode: Any) -> None:
         assert here == there.cpu()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cuda_gives_the_bits_of_its_plain_path(dtype: torch.dtype) -> None:
+    for shift in (0.5, -0.5):
+        x = (scattered(3, 50, 7, 9, dtype=dtype) + shift).cuda()
+        incoming = scattered(3, 50, 7, 9, dtype=dtype).flip(0).cuda()
+        for format in (torch.contiguous_format, torch.channels_last):
+            assert_same_bits(x.to(memory_format=format), incoming.to(memory_format=format))
+        assert_same_bits(x[:, ::2, :, 1:], incoming[:, ::2, :, 1:])
+        assert_same_bits(x[:0], incoming[:0])
+        assert_same_bits(x[0, 0, 0, 0], incoming[0, 0, 0, 0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_cuda_graph_holds_both_branches(dtype: torch.dtype) -> None:
+    values = noise(8, 16, 5, 5, shift=0.5, dtype=dtype).cuda()
+    x = values.clone().requires_grad_()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        with_gradient(x, values)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = with_gradient(x, values)
+    for replayed in (values, -values, values):
+        with torch.no_grad():
+            x.copy_(replayed)
+        graph.replay()
+        for one, other in zip(captured, with_gradient(replayed, values), strict=True):
+            assert torch.equal(one, other)
+
+
 # The module and the package
 
 
@@ -553,6 +693,7 @@ def test_import_brings_in_torch_and_nothing_else() -> None:
 import sys, torch
 before = {name.partition(".")[0] for name in sys.modules}
 from adarelu_sweep import AdaReLU
+AdaReLU()(torch.ones(3))
 after = {name.partition(".")[0] for name in sys.modules}
 print(*sorted(after - before))
 """

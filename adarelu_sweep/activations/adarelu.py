@@ -1,15 +1,15 @@
 """AdaReLU: the rectifier that keeps whichever sign is rarer in the layer's mini-batch."""
 
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from adarelu_sweep.activations.rectifier import count_signs, count_signs_of_samples, rectify
+
 EvalMode = Literal["batch", "running"]
 
 RUNNING_MOMENTUM = 0.1  # of the newest batch, as in torch's batch norm
-
-_INFINITY = float("inf")
 
 
 def adarelu(x: Tensor) -> Tensor:
@@ -28,7 +28,8 @@ def adarelu(x: Tensor) -> Tensor:
 
     Raises TypeError for a tensor that is not floating-point.
     """
-    return _rectify(x, _balance(x) > 0)
+    _refuse_other_dtypes(x)
+    return rectify(x, count_signs(x))
 
 
 class AdaReLU(nn.Module):
@@ -71,18 +72,18 @@ class AdaReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``adarelu(x)``, or in evaluation what ``eval_mode`` says, in the shape of x."""
+        _refuse_other_dtypes(x)
         if self.training:
-            balance = _balance(x)
+            votes = count_signs(x)
             if self.recorded is not None:
-                self.recorded.append((balance, x.numel()))
+                self.recorded.append((votes.sum(), x.numel()))
             if self.eval_mode == "running":
-                self._follow(balance, x.numel())
-            return _rectify(x, balance > 0)
+                self._follow(votes.sum(), x.numel())
+            return rectify(x, votes)
         if self.eval_mode == "running":
-            _refuse_other_dtypes(x)
-            return _rectify(x, self.running_balance > 0)
+            return rectify(x, self.running_balance > 0)
         if self.vote_per_sample and x.dim() > 0:
-            return _rectify(x, _balance(x, per_sample=True) > 0)
+            return rectify(x, count_signs_of_samples(x) > 0)
         return adarelu(x)
 
     @torch.no_grad()
@@ -95,44 +96,6 @@ class AdaReLU(nn.Module):
         return "" if self.eval_mode == "batch" else f"eval_mode={self.eval_mode!r}"
 
 
-def _balance(x: Tensor, per_sample: bool = False) -> Tensor:
-    """Return positives minus negatives as int64: 0-dim, or one per sample, shaped to broadcast."""
-    _refuse_other_dtypes(x)
-    # The signs are added up in int64, so there is no rounding at any size.
-    signs = x.detach().sign().to(torch.int8)
-    if not per_sample:
-        return signs.sum(dtype=torch.int64)
-    others = tuple(range(1, x.dim()))
-    return signs.sum(others, keepdim=True, dtype=torch.int64) if others else signs.to(torch.int64)
-
-
 def _refuse_other_dtypes(x: Tensor) -> None:
     if not x.is_floating_point():
         raise TypeError(f"adarelu needs a floating-point tensor, not {x.dtype}")
-
-
-def _rectify(x: Tensor, keep_negative: Tensor) -> Tensor:
-    """Return min(x, 0) where the bool tensor ``keep_negative`` is true, max(x, 0) elsewhere."""
-    return cast(Tensor, _Rectify.apply(x, keep_negative))
-
-
-class _Rectify(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, keep_negative: Tensor) -> Tensor:
-        # Bounds (-inf, 0) or (0, inf) choose the branch without asking the device for the vote.
-        low = torch.where(keep_negative, -_INFINITY, 0.0).to(x.dtype)
-        high = torch.where(keep_negative, 0.0, _INFINITY).to(x.dtype)
-        # Several times faster than torch.clamp with tensor bounds on a CPU.
-        return torch.minimum(torch.maximum(x, low), high)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (output,) = ctx.saved_tensors
-        # Selects rather than multiplies, so that inf and NaN in grad do not leak through zeros.
-        return cast(Tensor, torch.ops.aten.threshold_backward(grad, output.abs(), 0)), None
