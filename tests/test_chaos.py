@@ -51,6 +51,14 @@ def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("chain", pairwise())
+def test_nothing_is_lost_in_packs(stage: Stage, reference: Books, chain: str) -> None:
+    """The reference is the one without: who is trained together does not show."""
+    assert play(stage, reference, f"{chain}-packed", pairwise()[chain], pack=2).cases == 7
+
+
+@pytest.mark.long
 def test_a_server_that_is_killed_in_its_first_start_comes_up_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -46,11 +46,14 @@ def undisturbed(stage: Stage) -> Books:
     return stage.reference(MATRIX, "undisturbed", _ONE_SLOT)
 
 
-def play(stage: Stage, reference: Books, name: str, cases: Sequence[Case]) -> Outcome:
+def play(
+    stage: Stage, reference: Books, name: str, cases: Sequence[Case], pack: int = 1
+) -> Outcome:
     """Let one study suffer all cases; raise AssertionError where it does not come out right."""
     began = time.monotonic()
     registers = any(case.target == "worker" and case.moment == "report" for case in cases)
-    study = stage.study(MATRIX, name, (*_ONE_SLOT, *(_WITH_MODEL if registers else ())))
+    packed = ("--pack", str(pack))
+    study = stage.study(MATRIX, name, (*_ONE_SLOT, *packed, *(_WITH_MODEL if registers else ())))
     try:
         Disturbance(study, stage.moments).suffer(cases)
         study.finish()
@@ -75,6 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.matrix", description=__doc__)
     parser.add_argument("--folder", type=Path, help="of a run to go on with; or for a new one")
     parser.add_argument("--pairs", action="store_true", help="as few cases as hold every pair")
+    parser.add_argument("--pack", type=int, default=1, help="trials that a worker trains at once")
     parser.add_argument("--only", default="", help="a part of the names of the chains to play")
     parser.add_argument("--write", type=Path, help="file whose section on the matrix is replaced")
     options = parser.parse_args()
@@ -86,7 +90,7 @@ def main() -> int:
         reference = undisturbed(stage)
         for chain, cases in (pairwise() if options.pairs else whole()).items():
             if options.only in chain and not (chain in outcomes and not outcomes[chain].error):
-                outcomes[chain] = _tried(stage, reference, folder, chain, cases)
+                outcomes[chain] = _tried(stage, reference, folder, chain, cases, options.pack)
                 with (folder / "outcomes.jsonl").open("a") as file:
                     file.write(json.dumps(asdict(outcomes[chain])) + "\n")
                 _show(outcomes[chain])
@@ -106,12 +110,12 @@ def _earlier(folder: Path) -> dict[str, Outcome]:
 
 
 def _tried(
-    stage: Stage, reference: Books, folder: Path, chain: str, cases: Sequence[Case]
+    stage: Stage, reference: Books, folder: Path, chain: str, cases: Sequence[Case], pack: int
 ) -> Outcome:
     goes = len(list(folder.glob(f"{chain}-*.toml")))
     began = time.monotonic()
     try:
-        outcome = play(stage, reference, f"{chain}-{goes + 1}", cases)
+        outcome = play(stage, reference, f"{chain}-{goes + 1}", cases, pack)
     except AssertionError as error:
         return Outcome(chain, len(cases), 0, 0, 0, 0.0, time.monotonic() - began, str(error))
     return Outcome(**asdict(outcome) | {"chain": chain})

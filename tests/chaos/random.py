@@ -39,26 +39,33 @@ _NO_WORKER = "no worker comes up"
 
 @dataclass(frozen=True)
 class Kind:
-    """A study, and how many workers it has."""
+    """A study, how many workers it has, and how many trials each of them trains at once."""
 
     text: str
     workers: int
+    pack: int = 1
     repeats: bool = True
-    """Whether every number has to be that of an undisturbed study."""
+    """Whether every number has to be that of an undisturbed study without packs."""
+
+    @property
+    def undisturbed(self) -> tuple[str, ...]:
+        """The arguments of the launch with which it is compared."""
+        return ("--workers", str(self.workers))
 
     @property
     def options(self) -> tuple[str, ...]:
         """The arguments of its launch."""
-        return ("--workers", str(self.workers))
+        return (*self.undisturbed, "--pack", str(self.pack))
 
 
 KINDS = {
     "matrix": Kind(LONGER, workers=2),
+    "packs": Kind(LONGER, workers=2, pack=3),
     "search": Kind(SEARCH, workers=1),
     # Its proposals depend on which result comes first.
     "parallel-search": Kind(SEARCH, workers=2, repeats=False),
 }
-_TURNS = ("matrix", "search", "matrix", "parallel-search")
+_TURNS = ("matrix", "search", "packs", "parallel-search")
 
 
 @dataclass
@@ -180,7 +187,7 @@ def main() -> int:
     until = time.monotonic() + 60 * options.minutes
     with _stage(folder / "undisturbed") as calm, _stage(folder / "disturbed") as stage:
         references = {
-            name: calm.reference(kind.text, name, kind.options)
+            name: calm.reference(kind.text, name, kind.undisturbed)
             for name, kind in KINDS.items()
             if kind.repeats
         }
