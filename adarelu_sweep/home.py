@@ -88,6 +88,11 @@ class Home:
         return self.root / "server-auth"
 
     @property
+    def bench_file(self) -> Path:
+        """What ``bench`` has measured on the machines of this home."""
+        return self.root / "bench.json"
+
+    @property
     def claims_folder(self) -> Path:
         """What says which study trains on which GPU."""
         return self.root / "gpus"

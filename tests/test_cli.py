@@ -27,8 +27,8 @@ from adarelu_sweep.tracking.address import require_answer, take_credentials
 from tests.sweeps import Command
 
 COMMANDS = [
-    *("launch", "resume", "validate", "status", "list", "logs", "stop", "report", "delete"),
-    *("ui", "server", "data"),
+    *("launch", "resume", "validate", "bench", "status", "list", "logs", "stop", "report"),
+    *("delete", "ui", "server", "data"),
 ]
 SUBCOMMANDS = [
     *(("server", name) for name in ("start", "stop", "status")),

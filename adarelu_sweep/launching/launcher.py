@@ -12,12 +12,14 @@ class Slot:
     """Where one worker runs: a GPU, a share of one, or some CPU cores.
 
     ``gpu`` is the UUID of a GPU, or None for a slot on the CPU; ``threads`` are its CPU threads.
+    ``model`` is what the GPU's maker calls it, empty on the CPU.
     """
 
     index: int
     threads: int
     gpu: str | None = None
     name: str = "cpu"
+    model: str = ""
 
     @property
     def device(self) -> str:

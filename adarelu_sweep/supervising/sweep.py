@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Machine:
         if remembered is None or self.workers is not None:
             return make_slots(gpus, self.workers, available_cores())
         slots = make_slots(gpus, remembered.workers, available_cores())
-        return [Slot(s.index, remembered.threads, s.gpu, s.name) for s in slots]
+        return [replace(slot, threads=remembered.threads) for slot in slots]
 
 
 def launch(
