@@ -518,3 +518,13 @@ def test_how_long_it_takes_is_known_or_how_to_know_it(tmp_path: Path) -> None:
     known(CPU).write(home)
     assert time_of(study(), home) == "about 39 s on 1 slot, as measured here on 2026-11-24"
     assert time_of(study(training={"batch_size": 16}), home) == unknown
+
+
+def test_validate_says_how_long_it_takes(here: Command, study_file: Path) -> None:
+    home = Home(here.home)
+    home.create()
+    known(make_slots([], 1, available_cores())[0]).write(home)
+    call = ("validate", study_file, "--set", "data.train_limit=200", "--set", "training.epochs=9")
+    assert (
+        "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"
+    ) in here.succeed(*call)
