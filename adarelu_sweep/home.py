@@ -89,7 +89,7 @@ class Home:
 
     @property
     def bench_file(self) -> Path:
-        """What was measured of this machine's devices."""
+        """What ``bench`` has measured on the machines of this home."""
         return self.root / "bench.json"
 
     @property

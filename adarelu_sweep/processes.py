@@ -4,10 +4,14 @@
 place of a library.
 """
 
+import signal
 import sys
+from contextlib import suppress
 
 # An option of Python's own, so that it shows in no environment and in no argument of ours.
 _SEARCHED_LAST = "adarelu_sweep.current_folder_last"
+
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def own_command(module: str, *arguments: str) -> list[str]:
@@ -23,6 +27,18 @@ def search_current_folder_last() -> None:
     """
     if _is_searched():
         sys.path.append("")
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process with the one that started it; on Linux only.
+
+    Even while no thread of it runs.
+    """
+    if sys.platform == "linux":
+        import ctypes  # here, because every command imports this module
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _is_searched() -> bool:

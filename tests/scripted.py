@@ -122,7 +122,7 @@ class Stage:
             self.display,
             self._folder,
             ExecutionSettings.model_validate(execution),
-            Packing(pack, Home(self._folder).bench_file),
+            Packing(pack, Home(self._folder)),
             Patience(),
         )
 

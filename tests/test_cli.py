@@ -27,8 +27,8 @@ from adarelu_sweep.tracking.address import require_answer, take_credentials
 from tests.sweeps import Command
 
 COMMANDS = [
-    *("launch", "resume", "validate", "status", "list", "logs", "stop", "report", "delete"),
-    *("ui", "server", "data"),
+    *("launch", "resume", "validate", "bench", "status", "list", "logs", "stop", "report"),
+    *("delete", "ui", "server", "data"),
 ]
 SUBCOMMANDS = [
     *(("server", name) for name in ("start", "stop", "status")),
@@ -277,6 +277,8 @@ def test_validate_shows_the_plan_and_makes_nothing(here: Command, study_file: Pa
     assert "arms         2, each with 2 seeds" in out
     assert "digits: 256 training and 100 test images, 8 steps per epoch (built in)" in out
     assert "a fixed subset of the data" in out
+    command = f"adarelu-sweep bench --study {study_file} --workers=2"
+    assert f"  time         how long it takes is not known: {command}\n" in out
     slots = [line.split() for line in out.splitlines() if line.startswith("  slot ")]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert [(slot[1], slot[2].rstrip(","), slot[3]) for slot in slots] == [

@@ -141,4 +141,4 @@ def test_a_data_set_of_ones_own_says_its_form(tmp_path: Path) -> None:
     labels = np.array([0, 1, 2, 6])
     with (tmp_path / "own.npz").open("wb"):
         npz.save(Arrays(images, labels, images[:2], labels[:2]), tmp_path / "own.npz")
-    assert npz.form(tmp_path / "own.npz") == (3, 7)
+    assert npz.form(tmp_path / "own.npz") == (32, 32, 3, 7)

@@ -1,9 +1,9 @@
 """Packs: who is trained together, and that nobody pays for what another one of the pack does."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from threading import Barrier
 
@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from rich.console import Console
 
+from adarelu_sweep.benchmarking.measured import Conditions, Measurement, Measurements, Spread
+from adarelu_sweep.datasets.shape import Shape
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
@@ -25,6 +27,7 @@ from adarelu_sweep.supervising.packing import AUTO, LARGEST, Packing, best_size,
 from adarelu_sweep.supervising.supervisor import Signalled
 from adarelu_sweep.supervising.trials import Counts
 from adarelu_sweep.training.history import EpochRecord, History
+from adarelu_sweep.training.settings import TrialSettings
 from tests.scripted import (
     LONGEST,
     METRICS,
@@ -377,25 +380,40 @@ def test_sizes() -> None:
     assert [pack_size(str(size)) for size in (1, 8, LARGEST)] == [1, 8, LARGEST]
 
 
-def test_the_best_size_is_the_measured_one(tmp_path: Path) -> None:
-    bench = tmp_path / "bench.json"
-    trial = trial_settings()
-    table = {"fp32": {"pack": 8}, "bf16": {"pack": 16}}
-    bench.write_text(json.dumps({"devices": {"Fast": {trial.network.label: table}}}))
-    assert best_size(GPU, trial, bench) == 8
-    assert best_size(GPU, trial_settings(precision="bf16"), bench) == 16
-    assert best_size(GPU, trial_settings("resnet18"), bench) == 1
-    assert best_size(Slot(0, 1, "GPU-b", model="Slow"), trial, bench) == 1
-    assert best_size(Slot(0, 1), trial, bench) == 1
-    assert Packing(AUTO, bench).size(GPU, trial) == 8
-    assert Packing(3, bench).size(GPU, trial) == 3
+def measured(model: str, settings: TrialSettings, pack: int, rate: float) -> Measurement:
+    conditions = Conditions.of(
+        Slot(0, 1, "GPU-x", model=model), settings, Shape(32, 32, 1, 10), pack
+    )
+    spread = Spread.of([rate])
+    return Measurement(
+        conditions=conditions,
+        training_images_per_second=spread,
+        evaluation_images_per_second=spread,
+        measured=date(2026, 11, 25),
+        versions={},
+    )
 
 
-@pytest.mark.parametrize(
-    "written", ["", "[]", '{"devices": 3}', "\xff", '{"devices": {"Fast": 1}}']
-)
-def test_a_table_that_cannot_be_read_is_none(tmp_path: Path, written: str) -> None:
-    bench = tmp_path / "bench.json"
-    assert best_size(GPU, trial_settings(), bench) == 1
-    bench.write_text(written, encoding="latin-1")
-    assert best_size(GPU, trial_settings(), bench) == 1
+def test_the_size_that_was_measured_to_be_best(tmp_path: Path) -> None:
+    home, trial, bf16 = Home(tmp_path), trial_settings(), trial_settings(precision="bf16")
+    rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 301.0}
+    Measurements(
+        measurements=[
+            *(measured("Fast", trial, pack, rate) for pack, rate in rates.items()),
+            *(measured("Fast", bf16, pack, rate) for pack, rate in {1: 9.0, 2: 20.0}.items()),
+        ]
+    ).write(home)
+    assert best_size(home, GPU, trial) == 4
+    assert best_size(home, GPU, bf16) == 2
+    assert best_size(home, GPU, trial_settings("resnet18")) == 1
+    assert best_size(home, Slot(0, 1, "GPU-b", model="Slow"), trial) == 1
+    assert best_size(home, Slot(0, 1), trial) == 1
+    assert Packing(AUTO, home).size(GPU, trial) == 4
+    assert Packing(3, home).size(GPU, trial) == 3
+
+
+def test_measurements_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert best_size(home, GPU, trial_settings()) == 1
+    home.bench_file.write_text("{")
+    assert best_size(home, GPU, trial_settings()) == 1

@@ -30,7 +30,7 @@ def run_in_background(
     from adarelu_sweep.supervising.detaching import start_detached
     from adarelu_sweep.tracking.address import with_password
 
-    line = [*_written(options), "--", *map(str, arguments)]
+    line = [*written(options), "--", *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     if tracking_uri:
         environment["MLFLOW_TRACKING_URI"] = with_password(tracking_uri)
@@ -53,7 +53,8 @@ def leave(report_to: int | None) -> Callable[[TextIO], None] | None:
     return partial(leave_terminal, report_to)
 
 
-def _written(options: dict[str, Given]) -> Iterable[str]:
+def written(options: dict[str, Given]) -> Iterable[str]:
+    """Write options as the command line takes them."""
     for option, given in options.items():
         if given is True:
             yield option

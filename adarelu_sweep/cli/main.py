@@ -18,6 +18,7 @@ _COMMANDS = {
     "launch": ("sweeps", "Launch a study from its file."),
     "resume": ("sweeps", "Finish what was interrupted."),
     "validate": ("sweeps", "Show the plan of a study file; train nothing."),
+    "bench": ("bench", "Measure how fast this machine trains."),
     "status": ("studies", "Show where a study stands."),
     "list": ("studies", "List the studies of a home."),
     "logs": ("running", "Show a study's log, or follow it."),

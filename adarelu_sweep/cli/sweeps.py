@@ -1,6 +1,7 @@
 """``launch``, ``resume`` and ``validate``."""
 
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from adarelu_sweep.cli import options
-from adarelu_sweep.cli.background import Given, leave, run_in_background
+from adarelu_sweep.cli.background import Given, leave, run_in_background, written
 from adarelu_sweep.signals import exit_code
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def validate_command(
     data_folder = here.data_folder(data_dir)
     for line in plug_ins(study):  # before any of them runs
         click.echo(line)
-    plan = outline(study, data_folder, gpus, workers, here.root)
+    given: dict[str, Given] = {"--set": overrides, "--gpus": gpus, "--workers": workers}
+    given |= {"--home": home, "--data-dir": data_dir}
+    bench = ["adarelu-sweep", "bench", "--study", str(study_file), *written(given)]
+    plan = outline(study, data_folder, gpus, workers, here, shlex.join(bench))
     rehearse(study, data_folder)
     click.echo(plan)
 

@@ -30,8 +30,10 @@ def peek(path: Path) -> tuple[int, int]:
         return check_layout({key: _header(archive, path, key) for key in KEYS}, _places(path))
 
 
-def form(path: Path) -> tuple[int, int]:
-    """Return the channels of the images and the number of classes, without reading the images.
+def form(path: Path) -> tuple[int, int, int, int]:
+    """Return the images' height, width and channels and the number of classes.
+
+    Reads the labels, not the images.
 
     Raises DamagedError when the file cannot be used.
     """
@@ -39,7 +41,8 @@ def form(path: Path) -> tuple[int, int]:
     with _damage_named(path), zipfile.ZipFile(path) as archive:
         shape, _ = _header(archive, path, "x_train")
         labels = [_member(archive, key) for key in ("y_train", "y_test")]
-    return (shape[3] if len(shape) == 4 else 1), max(int(each.max()) for each in labels) + 1
+    channels = shape[3] if len(shape) == 4 else 1
+    return shape[1], shape[2], channels, max(int(each.max()) for each in labels) + 1
 
 
 def load(path: Path) -> Arrays:

@@ -11,13 +11,13 @@ import torch
 from torch.nn.functional import pad
 
 from adarelu_sweep.datasets.arrays import Arrays
+from adarelu_sweep.datasets.shape import LEAST_SIDE
 from adarelu_sweep.datasets.sources import limited, read
 
 Split = Literal["train", "val", "test"]
 Augment = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Takes uint8 images (B x C x H x W) and their indices (int64, B); returns images like them."""
 
-LEAST_SIDE = 32  # five poolings by 2 need it
 SUBSET_SEED = 20260715
 CHUNK = 2048  # images at a time, so that the sums need little memory
 

@@ -11,15 +11,15 @@ from adarelu_sweep.launching.messages import FromWorker, ToWorker
 class Slot:
     """Where one worker runs: a GPU, a share of one, or some CPU cores.
 
-    ``gpu`` is the UUID of a GPU, or None for a slot on the CPU; ``threads`` are its CPU threads;
-    ``model`` is the kind of device, as a measurement of another one of the kind names it.
+    ``gpu`` is the UUID of a GPU, or None for a slot on the CPU; ``threads`` are its CPU threads.
+    ``model`` is what the GPU's maker calls it, empty on the CPU.
     """
 
     index: int
     threads: int
     gpu: str | None = None
     name: str = "cpu"
-    model: str = "cpu"
+    model: str = ""
 
     @property
     def device(self) -> str:

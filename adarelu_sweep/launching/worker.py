@@ -4,14 +4,11 @@ Imports neither optuna nor mlflow and holds no credentials. It may die at any mo
 done stands in the checkpoint, and what it was doing is done again by another.
 """
 
-import ctypes
 import os
 import platform
-import signal
 import socket
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -27,10 +24,9 @@ from adarelu_sweep.launching.messages import (
     Stop,
     Task,
 )
-from adarelu_sweep.processes import search_current_folder_last
+from adarelu_sweep.processes import die_with_parent, search_current_folder_last
 from adarelu_sweep.signals import stop_signals
 
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _NICENESS = 5  # a third of the supervisor's share: its steps would wait for many workers
 
 
@@ -123,7 +119,7 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _die_with_parent()
+    die_with_parent()  # elsewhere than on Linux the end of standard input does it
     channel = Channel(receiving, sending)
     with stop_signals(lambda _number: os._exit(1) if channel.leaving else channel.leave()):
         work(channel)
@@ -131,16 +127,6 @@ def main() -> None:
     # abort on the listening thread.
     sys.stderr.flush()
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this process with its supervisor, even while no thread of it runs.
-
-    Linux only; elsewhere, and for the rest, the end of standard input does it.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str]) -> Non
             assignment.encode()
         except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
             raise UserError(f"--set {shown!a}: not a text in UTF-8") from None
-        _set(document, path, _value(text.strip()), shown)
+        _set(document, path, value_of(text.strip()), shown)
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Read a value as TOML, else as a bare string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # ValueError: not TOML, or a number of too many digits

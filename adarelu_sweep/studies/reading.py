@@ -24,6 +24,11 @@ def read_study(path: Path, overrides: Iterable[str] = (), name: str | None = Non
     return _validated(path, document)
 
 
+def study_of(document: dict[str, Any], where: str) -> Study:
+    """Validate what a file might say; raise UserError naming the key and ``where`` it stands."""
+    return _validated(where, document)
+
+
 def restudy(study: Study, overrides: Iterable[str]) -> Study:
     """Override fields of a study and validate it anew; raise UserError naming the key."""
     document = _document(study)

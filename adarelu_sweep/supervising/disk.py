@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
-from adarelu_sweep.datasets import npz
-from adarelu_sweep.datasets.arrays import DamagedError
-from adarelu_sweep.datasets.catalog import BUILT_IN, Form, check
+from adarelu_sweep.datasets.shape import shape_of
+from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.processes import own_command
@@ -112,10 +111,13 @@ def _measure(study: Study, data_folder: Path) -> tuple[list[int], int]:
             raise _UnknownError
     parts = []
     for arm in study.arms():
-        channels, classes = _form(arm.dataset, data_folder)
+        try:
+            shape = shape_of(arm.dataset, data_folder)
+        except UserError:  # the launch will say so
+            raise _UnknownError from None
         components = {"network": arm.network, "activation": arm.activation}
         dumped = {kind: part.model_dump(mode="json") for kind, part in components.items()}
-        parts.append({**dumped, "channels": channels, "classes": classes})
+        parts.append({**dumped, "channels": shape.channels, "classes": shape.classes})
     measured = _ask(json.dumps(parts))
     copies = _copies(study)
     checkpoints = [one["weights"] + copies * one["trained"] for one in measured]
@@ -144,14 +146,3 @@ def _ask(parts: str) -> list[dict[str, int]]:
     except (subprocess.TimeoutExpired, OSError, ValueError):
         raise _UnknownError from None
     return answer
-
-
-def _form(name: str, data_folder: Path) -> tuple[int, int]:
-    """Return the channels and classes of a data set, without reading its images."""
-    status = check(name, data_folder)
-    if status.form is not Form.NPZ or status.place is None:
-        return BUILT_IN[name].channels, BUILT_IN[name].num_classes
-    try:
-        return npz.form(status.place)
-    except (DamagedError, OSError):  # the launch will say so
-        raise _UnknownError from None

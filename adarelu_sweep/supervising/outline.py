@@ -4,7 +4,9 @@ from math import ceil
 from pathlib import Path
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
+from adarelu_sweep.benchmarking.estimate import time_needed
 from adarelu_sweep.datasets.sources import check
+from adarelu_sweep.home import Home
 from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
@@ -20,12 +22,13 @@ def outline(
     data_folder: Path,
     gpus: str | None,
     workers: int | None,
-    home: Path | None = None,
+    home: Home | None = None,
+    bench: str = "adarelu-sweep bench",
 ) -> str:
     """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots, disk.
 
     ``home`` is where the study would be kept; it need not exist. Without it nothing is said of the
-    disk, which takes seconds.
+    time and the disk, which takes seconds. ``bench`` is the command that measures the study's arms.
     """
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
@@ -58,8 +61,10 @@ def outline(
         lines.append(f"  note         {note}")
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
-    if home is not None and (need := DiskNeed.of(study, data_folder, len(slots))):
-        lines += need.lines(free_bytes(home))
+    if home is not None:
+        lines.append(f"  time         {time_needed(study, slots, home, data_folder, bench)}")
+        if need := DiskNeed.of(study, data_folder, len(slots)):
+            lines += need.lines(free_bytes(home.root))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
 
 

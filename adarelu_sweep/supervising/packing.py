@@ -1,9 +1,8 @@
 """How many trials of one arm a worker trains at once."""
 
-import json
-from pathlib import Path
-
+from adarelu_sweep.benchmarking.measured import best_pack
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.training.settings import TrialSettings
 
@@ -24,20 +23,14 @@ def pack_size(given: str | None) -> int | None:
     raise UserError(f"--pack {given}: give auto, or a number from 1 to {LARGEST}")
 
 
-def best_size(slot: Slot, settings: TrialSettings, bench: Path) -> int:
+def best_size(home: Home, slot: Slot, settings: TrialSettings) -> int:
     """Return how many trials at once were measured to be best; 1 where nothing is known.
 
-    ``bench`` is a JSON file whose ``devices`` say it by device, network and precision.
+    On a CPU it is 1: a trial has all the slot's cores as it is.
     """
     if slot.gpu is None:
         return 1
-    network, precision = settings.network.label, settings.training.precision
-    try:
-        devices = json.loads(bench.read_bytes())["devices"]
-        size = devices[slot.model][network][precision]["pack"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return 1
-    return size if isinstance(size, int) and 1 <= size <= LARGEST else 1
+    return min(best_pack(home, slot.model, settings) or 1, LARGEST)
 
 
 class Packing:
@@ -45,18 +38,25 @@ class Packing:
 
     Args:
         asked: Trials at once, or ``AUTO``.
-        bench: What was measured, if it was.
+        home: Where it is kept what was measured.
     """
 
-    def __init__(self, asked: int, bench: Path) -> None:
+    def __init__(self, asked: int, home: Home) -> None:
         self._asked = asked
-        self._bench = bench
+        self._home = home
+        self._best: dict[tuple[str, str], int] = {}
         self._limits: dict[tuple[str, str], int] = {}
 
     def size(self, slot: Slot, settings: TrialSettings) -> int:
         """Return how many trials like this one a worker of a slot may train at once."""
-        size = self._asked or best_size(slot, settings, self._bench)
+        size = self._asked or self._best_size(slot, settings)
         return min(size, self._limits.get((slot.device, settings.arm), size))
+
+    def _best_size(self, slot: Slot, settings: TrialSettings) -> int:
+        key = (slot.device, settings.arm)
+        if key not in self._best:
+            self._best[key] = best_size(self._home, slot, settings)
+        return self._best[key]
 
     def shrink(self, slot: Slot, settings: TrialSettings, size: int) -> int:
         """Note that memory ran out with so many at once; return how many are tried from now on."""

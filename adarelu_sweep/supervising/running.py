@@ -83,7 +83,7 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
         display,
         where.data_folder,
         record.study.execution,
-        Packing(where.pack, where.home.bench_file),
+        Packing(where.pack, where.home),
         ledger.patience,
     )
     ending = Ending("interrupted")  # what an exception leaves behind

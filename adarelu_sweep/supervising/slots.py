@@ -29,6 +29,5 @@ def make_slots(gpus: list[Gpu], workers: int | None, cores: int) -> list[Slot]:
     slots = []
     for index in range(count):
         gpu = gpus[index % len(gpus)]
-        name = f"GPU {gpu.index} ({gpu.name})"
-        slots.append(Slot(index, threads, gpu.uuid, name, gpu.name))
+        slots.append(Slot(index, threads, gpu.uuid, f"GPU {gpu.index} ({gpu.name})", gpu.name))
     return slots

@@ -1,6 +1,7 @@
 """Building an optimizer from its component, and setting it back or on."""
 
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,7 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
     On a GPU one kernel updates many parameters (``fused``, which on a CPU takes longer), and the
     learning rate is a tensor there: an update that is captured once reads the rate of each epoch.
     """
-    arguments: dict[str, object] = dict(component.arguments)
-    if "beta1" in arguments:
-        arguments["betas"] = (arguments.pop("beta1"), arguments.pop("beta2"))
+    arguments = arguments_of(component)
     layers = activation_layers(network).values()
     exempt = {parameter for layer in layers for parameter in layer.parameters()}
     # Each in the network's order: checkpoints count the parameters through the groups.
@@ -40,6 +39,14 @@ def build_optimizer(component: Component, network: nn.Module) -> torch.optim.Opt
             arguments["capturable"] = True
     optimizer: torch.optim.Optimizer = made(groups, **arguments)
     return optimizer
+
+
+def arguments_of(component: Component) -> dict[str, Any]:
+    """Return what torch's constructor takes of a component of ``OPTIMIZERS``."""
+    arguments: dict[str, Any] = dict(component.arguments)
+    if "beta1" in arguments:
+        arguments["betas"] = (arguments.pop("beta1"), arguments.pop("beta2"))
+    return arguments
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -21,10 +20,9 @@ from torch.nn.functional import cross_entropy
 from adarelu_sweep.activations.factory import activation_factory
 from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.components import Component
-from adarelu_sweep.datasets.arrays import Arrays
-from adarelu_sweep.datasets.catalog import BUILT_IN
-from adarelu_sweep.datasets.resident import LEAST_SIDE, ResidentDataset
-from adarelu_sweep.datasets.sources import Form, check, read
+from adarelu_sweep.datasets.random_images import random_arrays
+from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.datasets.shape import shape_of
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.networks.digest import weight_digest
 from adarelu_sweep.networks.factory import build_network
@@ -57,9 +55,9 @@ def rehearse(parts: Parts, data_folder: Path) -> None:
     for network in parts.network:
         with _blamed(_named("network", network)):
             NETWORKS.load(network)
-    shapes = sorted({_shape(name, data_folder) for name in parts.dataset})
+    shapes = sorted({shape_of(name, data_folder) for name in parts.dataset})
     for shape in shapes:
-        dataset = _random_images(*shape)
+        dataset = ResidentDataset(random_arrays(shape, _IMAGES, _IMAGES), "cpu")
         for network in parts.network:
             digests = set()
             for activation in parts.activation:
@@ -133,26 +131,6 @@ def _train(
         for _ in Trial(settings, dataset, Path(folder)).train(lambda: False):
             pass
         Trial(settings, dataset, Path(folder))
-
-
-def _shape(name: str, data_folder: Path) -> tuple[int, int, int, int]:
-    """Return height, width, channels and classes of a data set's images, as they are trained on.
-
-    A built-in one need not be there.
-    """
-    status = check(name, data_folder)
-    if status.form is not Form.NPZ:
-        return LEAST_SIDE, LEAST_SIDE, BUILT_IN[name].channels, BUILT_IN[name].num_classes
-    arrays = read(name, data_folder)
-    height, width = (max(LEAST_SIDE, side) for side in arrays.x_train.shape[1:3])
-    return height, width, arrays.channels, arrays.num_classes
-
-
-def _random_images(height: int, width: int, channels: int, num_classes: int) -> ResidentDataset:
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (_IMAGES, height, width, channels), dtype=np.uint8)
-    labels = np.array([0, num_classes - 1])
-    return ResidentDataset(Arrays(images, labels, images, labels), "cpu")
 
 
 def _named(kind: str, component: Component) -> str:

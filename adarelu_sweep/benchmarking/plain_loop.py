@@ -1,4 +1,4 @@
-"""The peer of the benchmarks: a training loop as it is usually written with PyTorch.
+"""The peer: a training loop as it is usually written with PyTorch.
 
 Images through PIL and torchvision's transforms, a DataLoader with worker processes, eager steps,
 ``loss.item()`` after each. The network is the same one that the package trains.
@@ -14,25 +14,36 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from adarelu_sweep.components import Component
 from adarelu_sweep.datasets.arrays import Arrays
+from adarelu_sweep.datasets.shape import LEAST_SIDE
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """The training images of a data set; items are float32 C x 32 x 32 and a label."""
+    """The training images of a data set; items are float32 C x H x W and a label.
 
-    def __init__(self, arrays: Arrays, images: int) -> None:
-        self.images = arrays.x_train[:images]
-        self.labels = arrays.y_train[:images].tolist()
-        side = arrays.x_train.shape[1]
+    Args:
+        arrays: The data set.
+        augmentation: A component of ``AUGMENTATIONS``.
+    """
+
+    def __init__(self, arrays: Arrays, augmentation: Component) -> None:
+        self.images = arrays.x_train
+        self.labels = arrays.y_train.tolist()
+        height, width = self.images.shape[1:3]
+        sides = [max(LEAST_SIDE, height), max(LEAST_SIDE, width)]
         pixels = self.images.astype(np.float64) / 255
         axes = (0, 1, 2)
-        self.transform = transforms.Compose(
-            [
-                transforms.Pad(max(0, 32 - side) // 2),
-                transforms.ToTensor(),
-                transforms.Normalize(pixels.mean(axes).tolist(), pixels.std(axes).tolist()),
-            ]
-        )
+        steps = [
+            transforms.Pad(((sides[1] - width) // 2, (sides[0] - height) // 2)),
+            transforms.ToTensor(),
+            transforms.Normalize(pixels.mean(axes).tolist(), pixels.std(axes).tolist()),
+        ]
+        if augmentation.name == "crop_flip":
+            padding, flip = augmentation.arguments["padding"], augmentation.arguments["flip"]
+            mirror = [transforms.RandomHorizontalFlip()] if flip else []
+            steps[1:1] = [transforms.RandomCrop(sides, padding), *mirror]
+        self.transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         """Return the number of images."""

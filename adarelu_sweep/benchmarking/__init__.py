@@ -1,0 +1,1 @@
+"""How fast this machine trains, measured, kept, and what follows from it for a study."""

@@ -1,0 +1,91 @@
+"""What the measuring of a device gave: throughputs, and their ratios round by round."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+
+from adarelu_sweep.benchmarking.cases import REFERENCE
+from adarelu_sweep.benchmarking.measured import Conditions, Measurement, Spread
+from adarelu_sweep.benchmarking.messages import Begun, Group, LeftOut, Measured, Order, Said
+from adarelu_sweep.launching.launcher import Slot
+
+
+@dataclass(frozen=True)
+class Result:
+    """An arm alone or in packs; every ratio is one of turns in the same round."""
+
+    measurement: Measurement
+    rounds: int
+    over_plain_loop: Spread | None = None
+    """Training throughput over that of the plain loop, whichever activation that trains."""
+    step_over_relu: Spread | None = None
+    """Seconds of a training step over those of ReLU's; None of that itself."""
+    over_smaller_pack: Spread | None = None
+    """Training throughput over that of the next smaller pack that was measured."""
+
+
+@dataclass(frozen=True)
+class PlainResult:
+    """The plain loop's training."""
+
+    conditions: Conditions
+    loaders: int
+    training_images_per_second: Spread
+    rounds: int
+
+
+@dataclass
+class DeviceResults:
+    """All that was measured on one device."""
+
+    results: list[Result] = field(default_factory=list)
+    plain: list[PlainResult] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> DeviceResults:
+    """Put together what the process said that measured a slot's device."""
+    device = DeviceResults()
+    measured: list[Measured] = []
+    for message in said:
+        if isinstance(message, Begun):
+            device.versions = message.versions
+        elif isinstance(message, LeftOut):
+            device.left_out.append(message.what)
+        elif isinstance(message, Measured):
+            measured.append(message)
+    for one in measured:
+        group = order.groups[one.group]
+        alone = [m for m in measured if m.group == one.group and m.pack == 1]
+        conditions = Conditions.of(slot, group.arms[one.arm], group.shape, one.pack)
+        rounds = len(one.training)
+        if one.plain:
+            spread = Spread.of(one.training)
+            device.plain.append(PlainResult(conditions, order.loaders, spread, rounds))
+            continue
+        measurement = Measurement(
+            conditions=conditions,
+            training_images_per_second=Spread.of(one.training),
+            evaluation_images_per_second=Spread.of(one.evaluation),
+            measured=today,
+            versions=device.versions,
+        )
+        if one.pack > 1:
+            gain = _ratio(one.training, one.smaller_pack)
+            device.results.append(Result(measurement, rounds, over_smaller_pack=gain))
+            continue
+        plain = next((m.training for m in alone if m.plain), None)
+        relu = next((m for m in alone if _is_reference(m, group)), None)
+        over_plain = _ratio(one.training, plain) if plain else None
+        over_relu = _ratio(relu.training, one.training) if relu not in (None, one) else None
+        device.results.append(Result(measurement, rounds, over_plain, over_relu))
+    return device
+
+
+def _is_reference(measured: Measured, group: Group) -> bool:
+    return not measured.plain and group.arms[measured.arm].activation.label == REFERENCE
+
+
+def _ratio(numerators: list[float], denominators: list[float]) -> Spread:
+    return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])

@@ -1,0 +1,194 @@
+"""What ``bench`` measured, as tables and as JSON."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import groupby
+from typing import Any
+
+from adarelu_sweep.benchmarking.estimate import Estimate
+from adarelu_sweep.benchmarking.measured import Conditions, Spread
+from adarelu_sweep.benchmarking.processor import processor_name
+from adarelu_sweep.benchmarking.results import DeviceResults, PlainResult, Result
+from adarelu_sweep.reporting import render
+from adarelu_sweep.reporting.table import NOTHING, Column, Table
+from adarelu_sweep.wording import count
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one call has measured."""
+
+    devices: Sequence[DeviceResults]
+    today: date
+    study: str | None = None
+    """The study that was measured, if one was."""
+    estimate: Estimate | None = None
+
+
+def as_table(report: Report) -> str:
+    """Return it for a terminal, ending in a line break."""
+    lines = [render.as_text(table) for device in report.devices for table in _tables(device)]
+    lines += [f"left out: {what}" for device in report.devices for what in device.left_out]
+    if report.estimate is not None:
+        lines.append(f"{report.study}: {report.estimate}")
+    elif report.study is not None:
+        lines.append(f"{report.study}: how long it takes is not known, for what was left out")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Return it as JSON, ending in a line break."""
+    estimate = report.estimate
+    document = {
+        "date": report.today.isoformat(),
+        "machine": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "versions": report.devices[0].versions if report.devices else {},
+        "measurements": [
+            _measurement(result) for device in report.devices for result in device.results
+        ],
+        "plain_loop": [_plain(plain) for device in report.devices for plain in device.plain],
+        "left_out": [what for device in report.devices for what in device.left_out],
+        "estimate": None
+        if estimate is None
+        else {
+            "study": report.study,
+            "slots": estimate.slots,
+            "seconds": estimate.seconds,
+            "seconds_in_packs": estimate.seconds_in_packs,
+            "measured": estimate.measured.isoformat(),
+        },
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _measurement(result: Result) -> dict[str, Any]:
+    one = result.measurement
+    return {
+        **one.conditions.model_dump(),
+        "rounds": result.rounds,
+        "training_images_per_second": one.training_images_per_second.model_dump(),
+        "evaluation_images_per_second": one.evaluation_images_per_second.model_dump(),
+        "training_over_plain_loop": _dumped(result.over_plain_loop),
+        "training_step_over_relu": _dumped(result.step_over_relu),
+        "training_over_smaller_pack": _dumped(result.over_smaller_pack),
+    }
+
+
+def _plain(plain: PlainResult) -> dict[str, Any]:
+    told = {"device", "threads", "network", "activation", "height", "width", "channels", "classes"}
+    told |= {"batch_size", "precision", "optimizer", "augmentation"}
+    return {
+        **plain.conditions.model_dump(include=told),
+        "loader_processes": plain.loaders,
+        "rounds": plain.rounds,
+        "training_images_per_second": plain.training_images_per_second.model_dump(),
+    }
+
+
+def _dumped(spread: Spread | None) -> dict[str, float] | None:
+    return None if spread is None else spread.model_dump()
+
+
+def _tables(device: DeviceResults) -> Iterable[Table]:
+    """Yield a table for every precision, image shape and batch size, then that of the packs."""
+    alone = [result for result in device.results if result.measurement.conditions.pack == 1]
+    for title, results in groupby(alone, lambda result: _title(result.measurement.conditions)):
+        plain = [one for one in device.plain if _title(one.conditions) == title]
+        yield _alone(title, list(results), plain)
+    packs = [result for result in device.results if result.measurement.conditions.pack > 1]
+    for title, results in groupby(packs, lambda result: _title(result.measurement.conditions)):
+        yield _packs(title, list(results), alone)
+
+
+def _title(conditions: Conditions) -> str:
+    threads = "" if conditions.threads is None else f", {count(conditions.threads, 'thread')}"
+    return (
+        f"{conditions.device}{threads}: {conditions.precision}, batch size "
+        f"{conditions.batch_size}, images of {conditions.height} x {conditions.width} x "
+        f"{conditions.channels}, {conditions.classes} classes"
+    )
+
+
+def _alone(title: str, results: list[Result], plain: list[PlainResult]) -> Table:
+    columns = [Column("network", False), Column("activation", False)]
+    columns += [Column("training (images/s)"), Column("evaluation (images/s)")]
+    columns += [Column("training over the plain loop's"), Column("a step over ReLU's")]
+    rows = []
+    for network, own in groupby(results, lambda result: result.measurement.conditions.network):
+        for result in own:
+            one = result.measurement
+            rows.append(
+                [
+                    network,
+                    one.conditions.activation,
+                    _rate(one.training_images_per_second),
+                    _rate(one.evaluation_images_per_second),
+                    _ratio(result.over_plain_loop),
+                    _ratio(result.step_over_relu),
+                ]
+            )
+        for loop in plain:
+            if loop.conditions.network == network:
+                rate = _rate(loop.training_images_per_second)
+                label = f"{loop.conditions.activation}, plain loop"
+                rows.append([network, label, rate, NOTHING, NOTHING, NOTHING])
+    rounds = min(result.rounds for result in results)
+    notes = [f"Medians of {count(rounds, 'round')} in which all take turns, with the quartiles."]
+    if plain:
+        notes.append(
+            "The plain loop: PyTorch as it is usually written, eager, with a DataLoader of "
+            f"{count(plain[0].loaders, 'process', 'processes')}."
+        )
+    return Table("bench", title, columns, rows, notes)
+
+
+def _packs(title: str, results: list[Result], alone: list[Result]) -> Table:
+    columns = [Column("network", False), Column("activation", False), Column("pack")]
+    columns += [Column("training, in all (images/s)"), Column("evaluation (images/s)")]
+    columns += [Column("training over the next smaller pack's")]
+    packed = {_arm(result) for result in results}
+    ones = [result for result in alone if _arm(result) in packed]
+    rows = []
+    for result in sorted(
+        [*ones, *results], key=lambda result: (*_arm(result), result.measurement.conditions.pack)
+    ):
+        one = result.measurement
+        rows.append(
+            [
+                one.conditions.network,
+                one.conditions.activation,
+                str(one.conditions.pack),
+                _rate(one.training_images_per_second),
+                _rate(one.evaluation_images_per_second),
+                _ratio(result.over_smaller_pack),
+            ]
+        )
+    return Table("bench_packs", f"In packs, {title}", columns, rows)
+
+
+def _arm(result: Result) -> tuple[str, str, str]:
+    conditions = result.measurement.conditions
+    return _title(conditions), conditions.network, conditions.activation
+
+
+def _rate(spread: Spread) -> str:
+    """Write images per second, with the quartiles."""
+    digits = 0 if spread.median >= 100 else 1
+    return _written(spread, digits)
+
+
+def _ratio(spread: Spread | None) -> str:
+    return NOTHING if spread is None else _written(spread, 2)
+
+
+def _written(spread: Spread, digits: int) -> str:
+    low, high = f"{spread.lower_quartile:.{digits}f}", f"{spread.upper_quartile:.{digits}f}"
+    return f"{spread.median:.{digits}f} ({low} to {high})"
