@@ -219,7 +219,7 @@ def scattered(*shape: int, dtype: torch.dtype, special: float = 0.2) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("special", [0.0, 0.2])
 @pytest.mark.parametrize("shift", [0.5, -0.5])
-@pytest.mark.parametrize("per_thread", [5, 64, 2**17])
+@pytest.mark.parametrize("per_thread", [5, 64, 2**18])
 def test_the_cpu_gives_the_bits_of_the_plain_path(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
@@ -251,6 +251,7 @@ def test_blocks_add_up(data: st.DataObject, dtype: torch.dtype, per_thread: int)
     assert (balance.dtype, balance.shape) == (torch.int64, ())
 
 
+@pytest.mark.usefixtures("one_thread")  # a block is for every thread
 @pytest.mark.parametrize("shift", [0.5, -0.5])
 def test_no_temporary_on_the_cpu_is_as_large_as_the_tensor(shift: float) -> None:
     x = noise(2**20, shift=shift).requires_grad_()
