@@ -32,11 +32,12 @@ epochs = 1000
 figures = false
 """
 
-SUPERVISOR = (
-    "import adarelu_sweep.cli.sweeps, adarelu_sweep.supervising.sweep, "
-    "adarelu_sweep.supervising.running, adarelu_sweep.reporting.report"
-)
-WORKER = "import torch, adarelu_sweep.launching.worker, adarelu_sweep.launching.tasks"
+# What is imported until the first trial starts, and by then in the background, for MLflow.
+BEFORE = "import adarelu_sweep.cli.sweeps, adarelu_sweep.supervising.sweep"
+BESIDE = ", adarelu_sweep.tracking.mlflow_tracker"
+# torch's optimizers import its compiler, and the digits come with scikit-learn.
+WORKER = "import torch, adarelu_sweep.launching.tasks, torch._dynamo, sklearn.datasets"
+SETTLED = 12  # epochs, after which the supervisor has reached its MLflow server
 HOLD = "; import sys; print('up', flush=True); sys.stdin.read()"
 
 
@@ -51,10 +52,12 @@ def main() -> None:
         for turn in range(options.rounds):
             times.setdefault("--help", []).append(whole("--help"))
             imports = 0.0
-            for name, code in (("supervisor", SUPERVISOR), ("worker", WORKER)):
+            for name, code in (("", BEFORE), ("supervisor", BEFORE + BESIDE), ("worker", WORKER)):
                 took, held = importing(code)
-                imports += took
-                memory.setdefault(f"{name}, imports alone", []).append(held)
+                if name:
+                    memory.setdefault(f"{name}, imports alone", []).append(held)
+                if code != BEFORE + BESIDE:
+                    imports += took
             times.setdefault("imports of supervisor and worker", []).append(imports)
             took, held = launching(path, Path(folder) / f"home-{turn}")
             times.setdefault("launch to the first trial", []).append(took)
@@ -115,7 +118,7 @@ def launching(path: Path, home: Path) -> tuple[float, dict[str, float]]:
     for line in process.stderr:
         if " started" in line and not took:
             took = time.perf_counter() - start
-        if " epoch 3/" in line:
+        if f" epoch {SETTLED}/" in line:
             held = {"supervisor": own_memory(process.pid)}
             for child in psutil.Process(process.pid).children():
                 if any("worker" in word for word in child.cmdline()):
@@ -130,8 +133,10 @@ def launching(path: Path, home: Path) -> tuple[float, dict[str, float]]:
 
 
 def own_memory(pid: int) -> float:
-    """Return the memory that is this process's alone, in MB (10^6 bytes)."""
-    return float(psutil.Process(pid).memory_full_info().uss) / 1e6
+    """Return the memory of a process that no file backs, in MB (10^6 bytes)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def parsed() -> argparse.Namespace:
