@@ -80,8 +80,8 @@ def main() -> None:
     if options.matmul:
         matmul()
         return
-    began = time.monotonic()
-    print(f"# What one GPU shows\n\n{date.today()}; {machine_line()}\n", flush=True)
+    began, where = time.monotonic(), machine_line()
+    print(f"# What one GPU shows\n\n{date.today()}; {where}\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         search = [str(ROOT)]
         if options.wheels:
@@ -102,10 +102,14 @@ def main() -> None:
 def machine_line() -> str:
     """Say where this runs, in a process that is gone before the first step."""
     code = (
-        "import torch; from benchmarks.machine import machine; print(machine(torch.device('cuda')))"
+        "import torch; from benchmarks.machine import machine; "
+        "torch.cuda.is_available() or exit('torch finds no GPU here'); "
+        "print(machine(torch.device('cuda')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or (done.stderr.strip().splitlines() or ["?"])[-1]
+    if done.returncode:
+        raise SystemExit(done.stderr.strip().splitlines()[-1])
+    return done.stdout.strip()
 
 
 def unpacked(wheels: Path, folder: Path) -> str:
