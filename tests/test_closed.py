@@ -160,7 +160,7 @@ def test_beyond_loopback_the_server_asks_for_a_password(guarded: Command) -> Non
 @pytest.mark.long
 def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Path) -> None:
     """A whole sweep against a server that asks, and that fails now and then."""
-    url = started(guarded)
+    url = started(guarded, "--auth")
     proxy = Proxy(url)
     proxy.fate = lambda _request: "pass" if not proxy.seen else "error"
     address = proxy.url.replace("//", f"//{USER}:{quote(PASSWORD, safe='')}@")
@@ -218,7 +218,7 @@ def test_a_password_of_the_environment_is_nowhere(guarded: Command, tmp_path: Pa
 def test_who_uses_a_server_that_asks_is_told_what_is_missing(
     guarded: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = started(guarded)
+    url = started(guarded, "--auth")
     study = tmp_path / "study.toml"
     study.write_text(STUDY)
     done = Command(guarded.home).run("launch", study, *FEW)
