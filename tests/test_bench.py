@@ -102,6 +102,7 @@ def measurement(
 # A whole run
 
 
+@pytest.mark.long
 def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path) -> None:
     """With a process that measures; ``validate`` then knows how long the study takes."""
     arguments = ("--study", study_file, "--threads", "1", "--workers", "1", "--rounds", "1")
@@ -151,6 +152,7 @@ def test_what_is_built_in_is_measured_as_a_table(here: Command) -> None:
     assert not here.home.exists()
 
 
+@pytest.mark.long
 def test_an_interrupt_leaves_nothing(here: Command) -> None:
     process = here.start("bench", "--network", NARROW, "--rounds", "1000")
     try:

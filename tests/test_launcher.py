@@ -337,6 +337,7 @@ def test_a_worker_that_is_asked_to_go_leaves_in_order(bench: Bench) -> None:
     assert bench.gone(worker).in_order
 
 
+@pytest.mark.long
 def test_close_ends_every_worker_and_gone_is_its_last_event(bench: Bench) -> None:
     mine = psutil.Process()
     before = set(mine.children(recursive=True))

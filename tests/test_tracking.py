@@ -172,6 +172,7 @@ def test_the_server_listens_on_loopback_alone(server: Server) -> None:
     assert listening == {("127.0.0.1", server.port)}
 
 
+@pytest.mark.long
 def test_a_killed_server_is_replaced_and_a_stopped_one_leaves_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path)
     port = free_port()
