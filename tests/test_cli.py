@@ -270,7 +270,7 @@ def test_a_name_that_cannot_be_a_folder(here: Command, study_file: Path) -> None
 
 
 def test_validate_shows_the_plan_and_makes_nothing(here: Command, study_file: Path) -> None:
-    out = here.succeed("validate", study_file, "--workers", "2")
+    out = here.succeed("validate", study_file, "--workers", "2", "--pack", "2")
     assert "small: 4 trials of 3 epochs, 12 epochs in all" in out
     assert "networks     vgg16_bn(width=0.0625)" in out
     assert "activations  relu, adarelu" in out
@@ -279,6 +279,7 @@ def test_validate_shows_the_plan_and_makes_nothing(here: Command, study_file: Pa
     assert "a fixed subset of the data" in out
     command = f"adarelu-sweep bench --study {study_file} --workers=2"
     assert f"  time         how long it takes is not known: {command}\n" in out
+    assert "for each of 4 trials in hand\n" in out  # of two workers with two each
     slots = [line.split() for line in out.splitlines() if line.startswith("  slot ")]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert [(slot[1], slot[2].rstrip(","), slot[3]) for slot in slots] == [

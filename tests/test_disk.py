@@ -71,8 +71,8 @@ def size_of(tensors: Mapping[str, Tensor], prefix: str = "") -> int:
     return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
 
 
-def need(wanted: Study, slots: int) -> DiskNeed:
-    found = DiskNeed.of(wanted, Path("nowhere"), slots)
+def need(wanted: Study, in_hand: int) -> DiskNeed:
+    found = DiskNeed.of(wanted, Path("nowhere"), in_hand)
     assert found is not None
     return found
 
@@ -83,7 +83,7 @@ def test_what_is_said_is_what_is_written(table: dict[str, Any], tmp_path: Path) 
     optimizer = OPTIMIZER_REGISTRY.resolve(table)
     training = plain.training.model_copy(update={"optimizer": optimizer})
     wanted = plain.model_copy(update={"training": training})
-    said = need(wanted, slots=2)
+    said = need(wanted, in_hand=2)
     written = [checkpoint_of(arm, optimizer, tmp_path) for arm in wanted.arms()]
     assert said.trials == 12
     assert said.checkpoint == max(map(size_of, written))
@@ -91,13 +91,14 @@ def test_what_is_said_is_what_is_written(table: dict[str, Any], tmp_path: Path) 
     assert said.weights == 3 * sum(size_of(tensors, "network/") for tensors in written)
     lines = said.lines(free=None)
     assert size(said.in_training) in lines[0]
+    assert "for each of 2 trials in hand" in lines[0]
     assert f"weights of 12 finished trials: {size(said.weights)}" in lines[1]
 
 
 def test_what_is_kept_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     small = study(seeds=1)
-    said = need(small, slots=64)
+    said = need(small, in_hand=64)
     assert said.in_training == said.trials * 3 * said.checkpoint  # no more than there are trials
     assert said.total == said.in_training + 2 * said.weights
     plain = said.lines(free=said.total)

@@ -77,7 +77,7 @@ def refused_or_not(example: object, outcomes: list[str]) -> Iterator[None]:
 def planned(path: Path, overrides: list[str], data: Path) -> None:
     """What ``validate`` does, but for the rehearsal; and the plan as a launch would record it."""
     study = read_study(path, overrides)
-    outline(study, data, "none", None, Home(data / "home"))
+    outline(study, data, "none", None, home=Home(data / "home"))
     next(cells(study))
     type(study).model_validate_json(study.model_dump_json())
 

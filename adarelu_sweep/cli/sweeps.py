@@ -145,6 +145,7 @@ def resume_command(
 @options.set_option
 @options.gpus_option
 @options.workers_option
+@options.pack_option
 @options.data_option
 def validate_command(
     study_file: Path,
@@ -152,12 +153,14 @@ def validate_command(
     overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
+    pack: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Check STUDY.toml and show its plan: trials, epochs, slots. Trains nothing."""
+    """Check STUDY.toml and show its plan: trials, epochs, slots, disk. Trains nothing."""
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
     from adarelu_sweep.supervising.outline import outline, plug_ins
+    from adarelu_sweep.supervising.packing import pack_size
     from adarelu_sweep.supervising.rehearsing import rehearse
 
     study = read_study(study_file, overrides)
@@ -168,7 +171,7 @@ def validate_command(
     given: dict[str, Given] = {"--set": overrides, "--gpus": gpus, "--workers": workers}
     given |= {"--home": home, "--data-dir": data_dir}
     bench = ["adarelu-sweep", "bench", "--study", str(study_file), *written(given)]
-    plan = outline(study, data_folder, gpus, workers, here, shlex.join(bench))
+    plan = outline(study, data_folder, gpus, workers, pack_size(pack), here, shlex.join(bench))
     rehearse(study, data_folder)
     click.echo(plan)
 

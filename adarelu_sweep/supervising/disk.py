@@ -26,18 +26,23 @@ _CHECKPOINTS = 3  # of a trial that trains: two whole ones, and one that is bein
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """What a study will need, all in bytes."""
+    """What a study will need, in bytes."""
 
     trials: int
     """How many there are in all."""
     checkpoint: int
     """The largest one of a trial."""
-    in_training: int
-    """Checkpoints of all trials in hand."""
+    in_hand: int
+    """How many trials are trained at once."""
     weights: int
     """Those of the finished trials, in the home; 0 where none are kept."""
     copies: int
     """How many times these are stored: once more among the artifacts of the home's own server."""
+
+    @property
+    def in_training(self) -> int:
+        """Checkpoints of all trials in hand."""
+        return self.in_hand * _CHECKPOINTS * self.checkpoint
 
     @property
     def total(self) -> int:
@@ -45,8 +50,11 @@ class DiskNeed:
         return self.in_training + self.copies * self.weights
 
     @classmethod
-    def of(cls, study: Study, data_folder: Path, slots: int) -> "DiskNeed | None":
-        """Return what a study needs; None where the networks' sizes cannot be known."""
+    def of(cls, study: Study, data_folder: Path, in_hand: int) -> "DiskNeed | None":
+        """Return what a study needs; None where the networks' sizes cannot be known.
+
+        ``in_hand`` is how many trials the workers could train at once, were there so many.
+        """
         try:
             weights, checkpoint = _measure(study, data_folder)
         except _UnknownError:
@@ -56,7 +64,7 @@ class DiskNeed:
         return cls(
             trials,
             checkpoint,
-            min(slots, trials) * _CHECKPOINTS * checkpoint,
+            min(in_hand, trials),
             0 if study.execution.keep == "none" else trials_per_arm * sum(weights),
             1 if os.environ.get("MLFLOW_TRACKING_URI") else 2,
         )
@@ -65,7 +73,8 @@ class DiskNeed:
         """Say it, and what is free, if that is known; the last line is a warning if it is less."""
         lines = [
             f"  disk         checkpoints while it trains: up to {size(self.in_training)}, "
-            f"{_CHECKPOINTS} of {size(self.checkpoint)} for every trial in hand"
+            f"{_CHECKPOINTS} of {size(self.checkpoint)} for each of "
+            f"{count(self.in_hand, 'trial')} in hand"
         ]
         if self.weights:
             lines.append(

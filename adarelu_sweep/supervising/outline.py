@@ -4,15 +4,18 @@ from math import ceil
 from pathlib import Path
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
+from adarelu_sweep.benchmarking.cases import trial_of
 from adarelu_sweep.benchmarking.estimate import time_needed
 from adarelu_sweep.datasets.sources import check
 from adarelu_sweep.home import Home
+from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
 from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
 from adarelu_sweep.supervising.gpus import choose_gpus
+from adarelu_sweep.supervising.packing import AUTO, Packing
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.wording import count
 
@@ -22,11 +25,13 @@ def outline(
     data_folder: Path,
     gpus: str | None,
     workers: int | None,
+    pack: int | None = None,
     home: Home | None = None,
     bench: str = "adarelu-sweep bench",
 ) -> str:
     """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots, disk.
 
+    ``pack`` is how many trials of an arm a worker trains at once; None where that is to be chosen.
     ``home`` is where the study would be kept; it need not exist. Without it nothing is said of the
     time and the disk, which takes seconds. ``bench`` is the command that measures the study's arms.
     """
@@ -63,9 +68,16 @@ def outline(
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
     if home is not None:
         lines.append(f"  time         {time_needed(study, slots, home, data_folder, bench)}")
-        if need := DiskNeed.of(study, data_folder, len(slots)):
+        in_hand = _in_hand(study, slots, Packing(pack or AUTO, home))
+        if need := DiskNeed.of(study, data_folder, in_hand):
             lines += need.lines(free_bytes(home.root))
     return "\n".join([*lines, *(f"Warning: {warning}" for warning in warnings)])
+
+
+def _in_hand(study: Study, slots: list[Slot], packing: Packing) -> int:
+    """Return how many trials the workers could train at once: each as many as it may of one arm."""
+    arms = [trial_of(study, arm.dataset, arm.network, arm.activation) for arm in study.arms()]
+    return sum(max(packing.size(slot, arm) for arm in arms) for slot in slots)
 
 
 def plug_ins(study: Study) -> list[str]:

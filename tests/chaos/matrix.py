@@ -2,7 +2,8 @@
 
 One study suffers one signal to one target at all moments. It is then compared with a study that
 nothing disturbed. The outcome of every such chain is kept in the folder as soon as it is known;
-called again with the folder of a run that was cut off, it goes on with the chains that are left.
+called again with the folder of a run that was cut off, it goes on with the chains that are left,
+unless the code is another by now: one table speaks of one commit.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from tests.chaos.books import Books, differences
 from tests.chaos.cases import MOMENTS, SIGNALS, TARGETS, Case, pairwise, whole
 from tests.chaos.disturbed import Disturbance
-from tests.chaos.record import conditions, write_section
+from tests.chaos.record import commit, conditions, write_section
 from tests.chaos.stage import Stage
 from tests.chaos.studies import MATRIX
 
@@ -84,6 +85,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-matrix-"))
     print(f"in {folder}", flush=True)
+    _same_code(folder)
     outcomes = _earlier(folder)
     stage = Stage(folder)
     try:
@@ -101,6 +103,17 @@ def main() -> int:
     if options.write:
         write_section(options.write, "matrix", table)
     return int(any(outcome.error for outcome in outcomes.values()))
+
+
+def _same_code(folder: Path) -> None:
+    """Exit with 2 where a folder's run is of another commit; note in a new one which it is of."""
+    note, now = folder / "commit", commit()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not note.exists() and not (folder / "outcomes.jsonl").exists():
+        note.write_text(now)
+    elif not note.exists() or note.read_text() != now:
+        print(f"{folder} is a run of another commit than {now}: give a new folder", file=sys.stderr)
+        sys.exit(2)
 
 
 def _earlier(folder: Path) -> dict[str, Outcome]:

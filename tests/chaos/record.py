@@ -17,10 +17,18 @@ def conditions(command: str) -> str:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     return (
-        f"Run on {day} at commit {_commit()}, on a machine with {_machine()}; "
+        f"Run on {day} at commit {commit()}, on a machine with {_machine()}; "
         f"{platform.system()}, Python {platform.python_version()}, {versions}. "
         f"Repeat it with `{command}`."
     )
+
+
+def commit() -> str:
+    """Return the short name of the commit that is checked out; "unknown" outside a repository."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def write_section(path: Path, name: str, text: str) -> None:
@@ -31,13 +39,6 @@ def write_section(path: Path, name: str, text: str) -> None:
     if not (found and closed):
         raise ValueError(f"{path} has no section {name!r}")
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _machine() -> str:
