@@ -40,12 +40,7 @@ from adarelu_sweep.launching.messages import (
 from adarelu_sweep.reporting.study_report import study_report
 from adarelu_sweep.studies.schema import ExecutionSettings
 from adarelu_sweep.tracking.study_report import StudyReport
-from adarelu_sweep.training.checkpoint import (
-    load_checkpoint,
-    packed,
-    save_checkpoint,
-    save_outcome,
-)
+from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint, save_outcome
 from adarelu_sweep.training.description import Description
 from adarelu_sweep.training.history import (
     CHECKPOINT,
@@ -58,6 +53,7 @@ from adarelu_sweep.training.history import (
     History,
 )
 from adarelu_sweep.training.inference import load_classifier
+from adarelu_sweep.training.snapshot import Snapshot
 from tests.reports import make_results, make_study
 from tests.trials import (
     ENDLESS,
@@ -110,7 +106,7 @@ class Tiny:
         )
 
     def save(self, folder: Path) -> None:
-        save_checkpoint(folder, self.network, self.optimizer, self.history)
+        Checkpoint(self.network, self.optimizer, self.history).write(folder)
 
     def load(self, folder: Path) -> list[str]:
         self.history, notes = load_checkpoint(folder, self.network, self.optimizer, SETTINGS)
@@ -147,7 +143,7 @@ def changed(tensors: Callable[[dict[str, Tensor]], Any]) -> bytes:
     tiny = Tiny(epochs=3)
     kept = tiny.tensors
     tensors(kept)
-    return b"".join(packed(kept, {HISTORY: tiny.history.model_dump_json()}))
+    return b"".join(Snapshot(kept).packed({HISTORY: tiny.history.model_dump_json()}))
 
 
 def with_history(text: str, **more: str) -> bytes:
@@ -169,7 +165,9 @@ STRANGE = {
     "empty": b"",
     "no header": b"\0" * 8,
     "header longer than the file": b"\xff" * 8 + CURRENT[0][8:],
-    "another network": b"".join(packed(Tiny(width=5, epochs=3).tensors, {HISTORY: CURRENT[1][0]})),
+    "another network": b"".join(
+        Snapshot(Tiny(width=5, epochs=3).tensors).packed({HISTORY: CURRENT[1][0]})
+    ),
     "a weight less": changed(lambda kept: kept.pop(WEIGHT)),
     "a weight more": changed(lambda kept: kept.update({"network/more": torch.zeros(2)})),
     "another shape": changed(lambda kept: kept.update({WEIGHT: kept[WEIGHT].T.contiguous()})),
@@ -178,12 +176,12 @@ STRANGE = {
     "a state of another shape": changed(lambda kept: kept.update({MOMENT: torch.zeros(7)})),
     "a state of another type": changed(lambda kept: kept.update({MOMENT: kept[MOMENT].half()})),
     "a state of no parameter": changed(lambda kept: kept.update({"optimizer/x/a": torch.ones(1)})),
-    "no tensors": b"".join(packed({}, {HISTORY: CURRENT[1][0]})),
-    "no history": b"".join(packed(Tiny(epochs=3).tensors, {"other": "{}"})),
-    "an empty history": b"".join(packed(Tiny(epochs=3).tensors, {HISTORY: "{}"})),
+    "no tensors": b"".join(Snapshot({}).packed({HISTORY: CURRENT[1][0]})),
+    "no history": b"".join(Snapshot(Tiny(epochs=3).tensors).packed({"other": "{}"})),
+    "an empty history": b"".join(Snapshot(Tiny(epochs=3).tensors).packed({HISTORY: "{}"})),
     "a history out of order": with_history(EPOCHS_OF_ANOTHER.model_dump_json()),
     "too long a history": b"".join(
-        packed(Tiny(epochs=5).tensors, {HISTORY: Tiny(epochs=5).history.model_dump_json()})
+        Snapshot(Tiny(epochs=5).tensors).packed({HISTORY: Tiny(epochs=5).history.model_dump_json()})
     ),
     "no JSON": with_history("{"),
     "a list for a history": with_history("[]"),
@@ -378,7 +376,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[str,
     folder = tmp_path_factory.mktemp("course")
     trial = begin(best_settings(), folder / "trial", keep="best")
     course = []
-    for record in trial.train(never):
+    for record in trial.train(never, one_by_one=True):
         place = folder / str(record.epoch)
         shutil.copytree(folder / "trial", place)
         course.append((digest(trial.network.state_dict()), place))

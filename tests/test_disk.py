@@ -20,7 +20,7 @@ from adarelu_sweep.studies.schema import Arm, Study
 from adarelu_sweep.studies.search import Search
 from adarelu_sweep.supervising import disk
 from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
-from adarelu_sweep.training.checkpoint import save_checkpoint
+from adarelu_sweep.training.checkpoint import Checkpoint
 from adarelu_sweep.training.history import CHECKPOINT, History
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.registry import OPTIMIZERS as OPTIMIZER_REGISTRY
@@ -62,7 +62,7 @@ def checkpoint_of(arm: Arm, optimizer: Component, folder: Path) -> dict[str, Ten
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     built.step()
-    save_checkpoint(folder, network, built, History())
+    Checkpoint(network, built, History()).write(folder)
     tensors = load_file(folder / CHECKPOINT)
     return {name: tensor for name, tensor in tensors.items() if not name.endswith("/step")}
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.training import repeating
 from adarelu_sweep.training.lane import Lane
-from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.repeating import Repeated
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.stopping import StopRequestedError
 from tests.recording import record
 from tests.trials import (
     ENDLESS,
@@ -126,7 +127,7 @@ def test_the_one_whose_code_raises_is_named(tmp_path: Path) -> None:
     calls = count()
 
     def fail(*_: object) -> None:
-        if next(calls) == STEPS:
+        if next(calls) == STEPS + 1:
             raise ZeroDivisionError("of its own")
 
     trials[1].network.register_forward_pre_hook(fail)

@@ -47,9 +47,10 @@ from adarelu_sweep.training.history import (
     EpochRecord,
     History,
 )
-from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.registry import OPTIMIZERS, SCHEDULES
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.stopping import StopRequestedError
 from adarelu_sweep.training.streams import batch_order, generator, validation_split
 from tests.trials import (
     BATCHES,
@@ -160,7 +161,8 @@ from itertools import count
 from pathlib import Path
 import torch
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.loop import Trial
+from adarelu_sweep.training.stopping import StopRequestedError
 from adarelu_sweep.training.settings import TrialSettings
 
 settings = TrialSettings.model_validate_json(sys.argv[1])
@@ -223,7 +225,7 @@ def test_one_checkpoint_per_epoch_with_the_whole_history(tmp_path: Path) -> None
         seen.append(path.stat().st_mtime_ns if path.exists() else None)
         return False
 
-    for done, record in enumerate(trial.train(look), start=1):
+    for done, record in enumerate(trial.train(look, one_by_one=True), start=1):
         stored = History.read(tmp_path)
         assert record.epoch == done == len(stored.epochs)
         assert stored == trial.history
@@ -545,7 +547,7 @@ def test_a_pruned_trial_ends_with_the_epochs_it_has(tmp_path: Path) -> None:
     settings = trial_settings(validation_fraction=0.25)
     trial = begin(settings, tmp_path)
     records = []
-    for record in trial.train(never):
+    for record in trial.train(never, one_by_one=True):
         records.append(record)
         if record.epoch == 2:
             trial.prune()

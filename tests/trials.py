@@ -14,8 +14,9 @@ from torch import Tensor
 
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.training.history import CONFUSION_MATRIX, MODEL, History, Keep
-from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.stopping import StopRequestedError
 
 VARYING = {"epoch_seconds", "images_per_second"}
 OPTIMIZER_TABLES: dict[str, dict[str, Any]] = {

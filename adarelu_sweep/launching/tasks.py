@@ -23,9 +23,10 @@ from adarelu_sweep.launching.messages import (
     TrialOrder,
 )
 from adarelu_sweep.training.lane import Lane
-from adarelu_sweep.training.loop import StopRequestedError, Trial
+from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 from adarelu_sweep.training.pack import Pack, PackError
+from adarelu_sweep.training.stopping import StopRequestedError
 
 
 class Supervision(Protocol):

@@ -13,35 +13,43 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from adarelu_sweep.files import discard, write_atomically
 from adarelu_sweep.training.history import CHECKPOINT, DAMAGED, HISTORY, PREVIOUS, History
-from adarelu_sweep.training.sealed import DamagedError, read_whole, seal
+from adarelu_sweep.training.sealed import DamagedError, read_whole
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.snapshot import Snapshot
 from adarelu_sweep.wording import count
 
 _NETWORK = "network/"
 _OPTIMIZER = "optimizer/"
 
 
-def save_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, history: History
-) -> None:
-    """Write the checkpoint whole or not at all, and keep the one before."""
-    tensors = {_NETWORK + name: value for name, value in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if value is not None:
-                tensors[f"{_OPTIMIZER}{index}/{name}"] = torch.as_tensor(value)
-    content = packed(tensors, {HISTORY: history.model_dump_json()})
-    write_atomically(folder / CHECKPOINT, *content, before=folder / PREVIOUS)
+class Checkpoint:
+    """What a trial goes on from, as it is now: to be written while it trains on."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, history: History
+    ) -> None:
+        tensors = {_NETWORK + name: value for name, value in network.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if value is not None:
+                    tensors[f"{_OPTIMIZER}{index}/{name}"] = torch.as_tensor(value)
+        self._state = Snapshot(tensors)
+        self._history = history.model_copy(update={"epochs": list(history.epochs)})
+
+    def write(self, folder: Path) -> None:
+        """Write it whole or not at all, and keep the one before."""
+        content = self._state.packed({HISTORY: self._history.model_dump_json()})
+        write_atomically(folder / CHECKPOINT, *content, before=folder / PREVIOUS)
 
 
 def save_outcome(folder: Path, history: History) -> None:
     """Write the history of a trial that has its outcome; no weights are needed any more."""
-    content = packed({}, {HISTORY: history.model_dump_json()})
+    content = Snapshot({}).packed({HISTORY: history.model_dump_json()})
     write_atomically(folder / CHECKPOINT, *content)
     _clear(folder)
 
@@ -71,16 +79,6 @@ def load_checkpoint(
     if troubles:
         troubles = [f"{' and '.join(troubles)}: training starts from the beginning"]
     return History(), troubles
-
-
-def packed(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> tuple[bytes, memoryview]:
-    """Return the parts of a sealed file with these tensors, and texts as metadata."""
-    # Copies, because safetensors takes no two names for one tensor, as a shared module has.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    return seal(save(plain), entries)
 
 
 def unpacked(content: bytes) -> dict[str, Tensor]:

@@ -6,10 +6,10 @@ from torch import nn
 
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.files import discard, discard_aside, write_atomically
-from adarelu_sweep.training.checkpoint import packed
 from adarelu_sweep.training.description import Description, Pixels
 from adarelu_sweep.training.history import MODEL, EpochRecord, Keep
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.snapshot import Snapshot
 
 
 class KeptModel:
@@ -31,7 +31,7 @@ class KeptModel:
         self._settings = settings
         self._pixels = Pixels.of(dataset)
         self._accuracy = _kept_accuracy(folder) if keep == "best" else None
-        self._unwritten: tuple[bytes, memoryview] | None = None
+        self._unwritten: tuple[Snapshot, Description] | None = None
 
     def offer(self, network: nn.Module, record: EpochRecord, *, last: bool) -> None:
         """Take the weights of an epoch if they are to be kept; nothing is written yet.
@@ -48,13 +48,13 @@ class KeptModel:
         description = Description(
             settings=self._settings, pixels=self._pixels, epoch=record.epoch, accuracy=accuracy
         )
-        # Packed at once: until there is room on the disk, the network may have trained on.
-        self._unwritten = packed(network.state_dict(), description.as_metadata())
+        self._unwritten = Snapshot(network.state_dict()), description
 
     def write(self) -> None:
         """Write what was taken and is not written yet."""
         if self._unwritten is not None:
-            write_atomically(self._path, *self._unwritten)
+            weights, description = self._unwritten
+            write_atomically(self._path, *weights.packed(description.as_metadata()))
             self._unwritten = None
 
     def tidy(self) -> None:

@@ -1,7 +1,7 @@
 """Training one trial: from its settings and its last checkpoint to its last epoch."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -13,16 +13,17 @@ from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.training.augmentation import Augmentation, augmentation
 from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_dependent
-from adarelu_sweep.training.checkpoint import load_checkpoint, save_checkpoint, save_outcome
+from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint, save_outcome
 from adarelu_sweep.training.device import device_metrics
 from adarelu_sweep.training.evaluation import Evaluation
 from adarelu_sweep.training.history import CONFUSION_MATRIX, EpochRecord, History, Keep, Outcome
 from adarelu_sweep.training.keeping import KeptModel
 from adarelu_sweep.training.lane import Lane, TrainingSums
-from adarelu_sweep.training.patience import PatientWriter
 from adarelu_sweep.training.precision import Precision
+from adarelu_sweep.training.saving import Saver
 from adarelu_sweep.training.schedule import learning_rate
 from adarelu_sweep.training.settings import TrialSettings
+from adarelu_sweep.training.stopping import StopRequestedError
 from adarelu_sweep.training.streams import (
     batch_order,
     digest,
@@ -32,10 +33,6 @@ from adarelu_sweep.training.streams import (
 
 OVER = object()
 """In place of a turn that a trial has no need of any more."""
-
-
-class StopRequestedError(Exception):
-    """Training was asked to stop; the epoch in progress is given up, the checkpoint stands."""
 
 
 class Trial:
@@ -126,8 +123,9 @@ class Trial:
     ) -> Iterator[EpochRecord]:
         """Train epoch by epoch to the outcome, yielding each record once its checkpoint is whole.
 
-        Where the disk is full, training goes on and the records come once there is room. With
-        ``one_by_one`` it waits for that after every epoch, as it always does after the last.
+        That is written while the next epoch is trained. Where the disk is full, training goes on
+        and the records come once there is room. With ``one_by_one`` it waits for its checkpoint
+        after every epoch, as it always does after the last.
 
         Raises StopRequestedError after the step in hand once ``stop_requested`` says so.
         """
@@ -146,55 +144,71 @@ class Trial:
         say: Callable[[str], None] = lambda _: None,
         *,
         one_by_one: bool = False,
-    ) -> Iterator[EpochRecord | None]:
+    ) -> Generator[EpochRecord | None, None, None]:
         """Train as ``train`` does, yielding None after every step, so that others have a turn.
 
         Each turn has to be taken in the context ``lane.turn()``.
         """
         self._stop_requested = stop_requested
-        writer = PatientWriter(stop_requested, say)
+        saver = Saver(stop_requested, say)
+        try:
+            yield from self._to_the_outcome(saver, one_by_one)
+        except StopRequestedError:
+            saver.wait()
+            yield from saver.whole()
+            raise
+        finally:
+            saver.close()
+
+    def _to_the_outcome(self, saver: Saver, one_by_one: bool) -> Iterator[EpochRecord | None]:
         epochs = self.settings.training.epochs
-        unsaved: list[EpochRecord] = []
         if self.history.epochs and not self._ended:  # its best, if what was kept is lost
             self._model.offer(self.network, self.history.epochs[-1], last=False)
         while self.history.outcome is None:
             epoch = len(self.history.epochs)
             seed_network_noise(self.settings.seed, epoch)
-            sums = yield from self.lane.train_epoch(
-                batch_order(self.settings.seed, epoch, self.dataset.size("train")),
-                self._learning_rate(epoch),
-                self._augmentation(epoch),
-                self._check_stop,
+            sums = yield from saver.beside(
+                self.lane.train_epoch(
+                    batch_order(self.settings.seed, epoch, self.dataset.size("train")),
+                    self._learning_rate(epoch),
+                    self._augmentation(epoch),
+                    self._check_stop,
+                )
             )
-            measured = yield from self.lane.evaluate(self._check_stop)
+            measured = yield from saver.beside(self.lane.evaluate(self._check_stop))
             outcome: Outcome | None = "complete" if epoch + 1 == epochs else None
             if not (isfinite(sums.loss) and isfinite(measured.loss)):
                 outcome = "diverged"
             last = outcome is not None
             record = self._record(epoch, sums, measured, last=last)
+            saver.wait()  # it may be writing the weights that are kept
             self.history.epochs.append(record)
             self.history.outcome = outcome
-            unsaved.append(record)
             self._model.offer(self.network, record, last=last)
-            save = partial(self._end, measured) if last else self._save
-            if writer.write(save, wait=last or one_by_one):
-                yield from unsaved
-                unsaved = []
-            elif last or one_by_one:
-                raise StopRequestedError
+            if last:
+                saver.save_and_wait(partial(self._end, measured), record)
+            elif one_by_one:
+                saver.save_and_wait(self._save(), record)
+            else:
+                saver.save(self._save(), record)
+            yield from saver.whole()
         if not self._ended:  # pruned
             self._model.offer(self.network, self.history.epochs[-1], last=True)
-            if not writer.write(self._end, wait=True):
-                raise StopRequestedError
+            saver.save_and_wait(self._end)
 
     def prune(self) -> None:
         """Let ``train`` end the trial after the epochs it has: its outcome is "pruned"."""
         self.history.outcome = "pruned"
 
-    def _save(self) -> None:
-        """Write what a later attempt goes on from."""
-        self._model.write()
-        save_checkpoint(self.folder, self.network, self.optimizer, self.history)
+    def _save(self) -> Callable[[], None]:
+        """Return what writes, while training goes on, what a later attempt goes on from."""
+        checkpoint = Checkpoint(self.network, self.optimizer, self.history)
+
+        def write() -> None:
+            self._model.write()
+            checkpoint.write(self.folder)
+
+        return write
 
     def _end(self, measured: Evaluation | None = None) -> None:
         """Write what is kept of the trial, and last of all that it is finished."""

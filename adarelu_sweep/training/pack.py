@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from adarelu_sweep.training.history import EpochRecord
-from adarelu_sweep.training.loop import OVER, StopRequestedError, Trial
+from adarelu_sweep.training.loop import OVER, Trial
+from adarelu_sweep.training.stopping import StopRequestedError
 
 
 class PackError(Exception):
@@ -39,20 +40,29 @@ class Pack:
         once it has its outcome. ``say`` is told what the user is to know of a trial.
 
         Raises StopRequestedError after the steps in hand once ``stop_requested`` says so, and
-        PackError with what else one of them raises.
+        PackError with what else one of them raises. Nothing is being written any more then.
         """
         turns = {trial: trial.turns(stop_requested, partial(say, trial)) for trial in self._trials}
-        while turns:
-            for trial in list(turns):
-                try:
-                    with trial.lane.turn():
-                        record = next(turns[trial], OVER)
-                except StopRequestedError:
-                    raise
-                except Exception as error:
-                    raise PackError(trial) from error
-                if record is OVER:
-                    del turns[trial]
-                    yield trial, None
-                elif isinstance(record, EpochRecord):
-                    yield trial, record
+        stopped = False
+        try:
+            while turns:
+                for trial in list(turns):
+                    try:
+                        with trial.lane.turn():
+                            record = next(turns[trial], OVER)
+                    except StopRequestedError:  # the others come to it, too
+                        stopped = True
+                        del turns[trial]
+                        continue
+                    except Exception as error:
+                        raise PackError(trial) from error
+                    if record is OVER:
+                        del turns[trial]
+                        yield trial, None
+                    elif isinstance(record, EpochRecord):
+                        yield trial, record
+        finally:
+            for others in turns.values():
+                others.close()
+        if stopped:
+            raise StopRequestedError

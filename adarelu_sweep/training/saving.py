@@ -1,0 +1,100 @@
+"""Saving beside the training, which waits neither for the disk nor, if it is full, for room."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from adarelu_sweep.files import NO_ROOM
+from adarelu_sweep.training.history import EpochRecord
+from adarelu_sweep.training.stopping import StopRequestedError
+
+_PAUSE = 1.0  # seconds between two attempts where there is no room
+
+Returned = TypeVar("Returned")
+
+
+class Saver:
+    """Writes what a trial goes on from in a thread, one checkpoint at a time.
+
+    A record is handed out once a checkpoint that holds it is whole.
+
+    Args:
+        stop_requested: Asked while it waits for room whether to give up.
+        say: Told once, in one line, that there is no room.
+    """
+
+    def __init__(self, stop_requested: Callable[[], bool], say: Callable[[str], None]) -> None:
+        self._stop_requested = stop_requested
+        self._say = say
+        self._told = False
+        self._thread = ThreadPoolExecutor(1, "saving")
+        self._writing: Future[None] | None = None
+        self._unsaved: list[EpochRecord] = []
+        self._whole: list[EpochRecord] = []
+
+    def save(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
+        """Begin to write what holds a record and all before it; first wait for what is written.
+
+        Raises what went wrong with that, but for want of room: then its records wait for this one.
+        """
+        self.wait()
+        if record is not None:
+            self._unsaved.append(record)
+        self._writing = self._thread.submit(write)
+
+    def save_and_wait(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
+        """Write, as often as it takes until there is room; raise StopRequestedError if asked to."""
+        self.save(write, record)
+        while not self.wait():
+            if self._stop_requested():
+                raise StopRequestedError
+            time.sleep(_PAUSE)
+            self._writing = self._thread.submit(write)
+
+    def wait(self) -> bool:
+        """Wait for what is being written; return False if there was no room for it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            try:
+                writing.result()
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                self._tell(error)
+                return False
+            self._whole += self._unsaved
+            self._unsaved = []
+        return True
+
+    def whole(self) -> Iterator[EpochRecord]:
+        """Hand out the records that have become whole, without waiting for more."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+        whole, self._whole = self._whole, []
+        yield from whole
+
+    def beside(
+        self, work: Generator[None, None, Returned]
+    ) -> Generator[EpochRecord | None, None, Returned]:
+        """Take the turns of work, and hand out between them what has become whole."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as stopped:
+                result: Returned = stopped.value
+                return result
+            yield from self.whole()
+            yield None
+
+    def close(self) -> None:
+        """Wait for what is being written, however it ends."""
+        self._thread.shutdown()
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            self._say(
+                f"its checkpoint finds no room ({error.strerror}): training goes on, and it is "
+                "written once there is room"
+            )
