@@ -31,8 +31,9 @@ from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.download import download
 from adarelu_sweep.datasets.idx import NAMES
 from adarelu_sweep.datasets.npz import save
-from adarelu_sweep.datasets.resident import ResidentDataset, subset
+from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.datasets.sources import Form, check, fetch, limited, names, read
+from adarelu_sweep.datasets.tensors import subset
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.training.streams import validation_split
 

@@ -94,6 +94,18 @@ class Status:
         """The place in words: a path, or ``built in``."""
         return str(self.place) if self.place else "built in"
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read; none where the data comes with a library or is absent."""
+        match self.form, self.place:
+            case Form.NPZ, Path() as file:
+                return [file]
+            case Form.IDX, Path() as folder:
+                return list((idx.find(folder) or {}).values())
+            case Form.BATCHES, Path() as folder:
+                return [folder / name for name in BUILT_IN[self.name].batches]
+        return []
+
     def limited(self, train_limit: int | None, test_limit: int | None) -> tuple[int, int]:
         """Return the numbers of training and test images that a trial with these limits uses."""
         return limited(self.num_train, train_limit), limited(self.num_test, test_limit)
