@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from adarelu_sweep.training import checkpoint as checkpoints
-from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint
+from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint, unpacked
 from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History
 from adarelu_sweep.training.pack import Pack
 from adarelu_sweep.training.saving import Saver
+from adarelu_sweep.training.snapshot import Snapshot
 from adarelu_sweep.training.stopping import StopRequestedError
 from tests.trials import EPOCHS, STEPS, after, begin, fingerprint, never, train, trial_settings
 
@@ -157,6 +158,23 @@ def test_a_checkpoint_is_that_of_its_moment(tmp_path: Path) -> None:
     found, notes = load_checkpoint(tmp_path, restored, its_optimizer, trial_settings())
     assert (found.epochs, notes) == ([first], [])
     assert all(torch.equal(value, kept[name]) for name, value in restored.state_dict().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_snapshot_is_that_of_its_moment_whatever_the_stream_does_next() -> None:
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        tensor = torch.ones(2**26, device="cuda")
+        for _ in range(50):
+            tensor.mul_(1.0)  # so that the copy is made after it was asked for
+        snapshot = Snapshot({"tensor": tensor})
+        tensor.fill_(2.0)
+    content: list[bytes] = []
+    reading = Thread(target=lambda: content.append(b"".join(snapshot.packed({}))))
+    reading.start()
+    reading.join()
+    assert torch.equal(unpacked(content[0])["tensor"], torch.ones(2**26))
 
 
 # Of a trial
