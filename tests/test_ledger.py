@@ -24,6 +24,27 @@ from adarelu_sweep.supervising import ledger as ledger_module
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from sqlalchemy.engine.default import DefaultDialect
+from adarelu_sweep.supervising.ledger import Ledger
+
+left, execute = int(sys.argv[2]), DefaultDialect.do_execute
+
+def killed(self, cursor, statement, *arguments):
+    global left
+    execute(self, cursor, statement, *arguments)
+    if statement.lstrip().upper().startswith(("CREATE", "INSERT")):
+        left -= 1
+        if not left:
+            os._exit(9)
+
+DefaultDialect.do_execute = killed
+DefaultDialect.do_execute_no_params = killed
+Ledger(Path(sys.argv[1]))
+"""
+
 
 def record(name: str = "mine", seeds: int = 3) -> StudyRecord:
     study = Study.model_validate(
@@ -509,3 +530,18 @@ def test_counts_of_any_course_of_events(
     assert counts.complete == sum(t.state is TrialState.COMPLETE for t in in_optuna(path))
     assert sum([counts.complete, counts.failed, counts.running, counts.waiting]) == 9
     ledger.close()
+
+
+@pytest.mark.parametrize("statements", [1, 5, 10, 1000])
+def test_a_kill_while_the_database_is_made_leaves_none(tmp_path: Path, statements: int) -> None:
+    path = tmp_path / "optuna.db"
+    command = [sys.executable, "-c", KILLED, str(path), str(statements)]
+    killed = subprocess.run(command).returncode == 9
+    assert killed == (statements < 1000)
+    assert path.exists() != killed
+    assert not killed or path.with_name("optuna.db.new").exists()
+    ledger = Ledger(path)
+    ledger.create(record())
+    assert ledger.names() == ["mine"]
+    ledger.close()
+    assert not path.with_name("optuna.db.new").exists()

@@ -1,10 +1,13 @@
 """Saving beside the training: what is handed out is on the disk, which is waited for late."""
 
 import errno
+import gc
 import os
+import weakref
 from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from torch import nn
 
 from adarelu_sweep.training import checkpoint as checkpoints
+from adarelu_sweep.training import snapshot as snapshots
 from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint, unpacked
 from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History
 from adarelu_sweep.training.pack import Pack
@@ -115,6 +119,26 @@ def test_without_room_records_wait_for_the_next_one_that_finds_some(disk: Disk) 
     saver.close()
 
 
+def test_what_found_no_room_is_not_kept_in_memory(disk: Disk) -> None:
+    class State:
+        def write(self) -> None:
+            raise no_room()
+
+    gc.disable()
+    try:
+        saver, state = Saver(never, lambda _: None), State()
+        kept = weakref.ref(state)
+        saver.save(state.write)
+        del state
+        assert not saver.wait()
+        saver.save(lambda: None)  # the thread has let go of it
+        assert saver.wait()
+        assert kept() is None
+        saver.close()
+    finally:
+        gc.enable()
+
+
 def test_who_waits_for_room_is_heard_when_asked_to_stop(disk: Disk) -> None:
     disk.may_write.set()
     disk.errors = [no_room()] * 2
@@ -158,6 +182,25 @@ def test_a_checkpoint_is_that_of_its_moment(tmp_path: Path) -> None:
     found, notes = load_checkpoint(tmp_path, restored, its_optimizer, trial_settings())
     assert (found.epochs, notes) == ([first], [])
     assert all(torch.equal(value, kept[name]) for name, value in restored.state_dict().items())
+
+
+def test_a_device_without_room_for_copies_has_them_made_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy, calls = snapshots._copy, count()
+
+    def crowded(tensor: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 1:
+            raise torch.OutOfMemoryError("a stand-in: a CPU has no device memory to run out of")
+        return copy(tensor)
+
+    monkeypatch.setattr(snapshots, "_copy", crowded)
+    tensors = {"a": torch.arange(3.0), "b": torch.arange(4.0)}
+    snapshot = Snapshot(tensors)
+    for tensor in tensors.values():
+        tensor.zero_()
+    read = unpacked(b"".join(snapshot.packed({})))
+    assert [read[name].tolist() for name in "ab"] == [[0, 1, 2], [0, 1, 2, 3]]
 
 
 @pytest.mark.gpu
@@ -234,3 +277,21 @@ def test_who_is_stopped_waits_for_the_checkpoint_and_hands_its_record_out(
     training.join()
     assert sorted(handed) == [(trial.settings.seed, 1) for trial in trials]
     assert [len(History.read(trial.folder).epochs) for trial in trials] == [1] * len(trials)
+
+
+def test_an_exception_comes_after_the_record_of_the_checkpoint_that_was_written(
+    held: Event, tmp_path: Path
+) -> None:
+    trial = begin(trial_settings(), tmp_path)
+    calls = count()
+
+    def fail(*_: object) -> None:
+        if next(calls) == STEPS:  # in the second epoch
+            Timer(0.2, held.set).start()
+            raise ZeroDivisionError("of its own")
+
+    trial.network.register_forward_pre_hook(fail)
+    records = trial.train(never)
+    assert next(records).epoch == 1
+    with pytest.raises(ZeroDivisionError):
+        next(records)

@@ -2,7 +2,8 @@
 
 The first one who reads a data set from its files leaves it in ``prepared/NAME.safetensors`` in the
 data folder, as the tensors that are trained on. Nobody needs these files: where none can be written
-or one is damaged, the data set is read as ever, and whoever deletes them gets them back.
+or one is damaged, the data set is read as ever, and whoever deletes them gets them back. What must
+not be done is to change one in place: those who have it mapped would see it.
 """
 
 import json
@@ -29,7 +30,7 @@ FOLDER = "prepared"
 
 _FORMAT = 1  # of the tensors, and of how they come from the files
 _TYPES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}
-_PATIENCE = 60.0  # seconds for another process to write; it may hang
+_PATIENCE = 10.0  # seconds for another process to write, in which no stop is heard
 _BLOCK = 2**20  # bytes
 
 
@@ -39,12 +40,12 @@ def load(name: str, data_dir: Path) -> Tensors:
     Raises UserError as ``read`` does, where the files have to be read.
     """
     files = fetch(name, data_dir).files
+    place = data_dir / FOLDER / f"{name}.safetensors"
     # On a network, a file that another host replaces is gone for those who have it mapped.
-    if not files or network_filesystem(data_dir):
+    if not files or network_filesystem(place.parent):
         return Tensors.of(read(name, data_dir))
     with damage_explained(name, data_dir):
         origin = _origin(files)
-    place = data_dir / FOLDER / f"{name}.safetensors"
     if (mapped := _mapped(place, origin)) is not None:
         return mapped
     with _turn_to_write(place) as may_write:

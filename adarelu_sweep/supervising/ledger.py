@@ -33,6 +33,7 @@ from adarelu_sweep.supervising.opening import (
     BUSY_TIMEOUT_SECONDS,
     AloneConnection,
     damage_explained,
+    make,
     read_record,
     refuse_others,
     set_journal,
@@ -79,6 +80,8 @@ class Ledger:
         # Optuna makes its tables without a thought of others who do so at the same time.
         with FileLock(path.with_name(f"{path.name}.lock")):
             refuse_others(path, alone)
+            if not path.exists() or path.stat().st_size == 0:
+                make(path)
             how: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
             if alone:  # one connection, which would keep a second one out
                 how["poolclass"] = StaticPool

@@ -1,4 +1,4 @@
-"""What is refused of a database and of the plans in it, before anything is done with them."""
+"""Making a database whole, and what is refused of one and of its plans before they are used."""
 
 import json
 import sqlite3
@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.components import shorten
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.files import sync_folder
 from adarelu_sweep.studies.record import StudyRecord
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -49,6 +51,26 @@ def refuse_others(path: Path, alone: bool) -> None:
         tables = {name for (name,) in found}
     if tables and not {"studies", "trials", "version_info"} <= tables:
         raise RuntimeError("its tables are not Optuna's")
+
+
+def make(path: Path) -> None:
+    """Make a database with Optuna's tables and nothing in them, whole or not at all.
+
+    Optuna makes one table after the other: killed meanwhile, it would leave a file that is neither
+    new nor its own.
+    """
+    aside = path.with_name(f"{path.name}.new")
+    for left in (aside, aside.with_name(f"{aside.name}-journal")):  # by one that was killed
+        left.unlink(missing_ok=True)
+    try:
+        storage = RDBStorage(f"sqlite:///{aside}")
+        storage.remove_session()
+        storage.engine.dispose()
+        aside.replace(path)
+    except BaseException:  # such as that the disk is full
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def set_journal(mode: str, connection: Any, _record: Any) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -153,8 +154,9 @@ class Trial:
         saver = Saver(stop_requested, say)
         try:
             yield from self._to_the_outcome(saver, one_by_one)
-        except StopRequestedError:
-            saver.wait()
+        except Exception:  # what is on the disk is told, whatever ended the attempt
+            with suppress(OSError):
+                saver.wait()
             yield from saver.whole()
             raise
         finally:
@@ -197,7 +199,10 @@ class Trial:
             saver.save_and_wait(self._end)
 
     def prune(self) -> None:
-        """Let ``train`` end the trial after the epochs it has: its outcome is "pruned"."""
+        """Let ``train`` end the trial after the epochs it has: its outcome is "pruned".
+
+        For a trial that is trained ``one_by_one``, before it is or between two epochs.
+        """
         self.history.outcome = "pruned"
 
     def _save(self) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 from adarelu_sweep.files import NO_ROOM
@@ -29,7 +30,7 @@ class Saver:
         self._say = say
         self._told = False
         self._thread = ThreadPoolExecutor(1, "saving")
-        self._writing: Future[None] | None = None
+        self._writing: Future[OSError | None] | None = None
         self._unsaved: list[EpochRecord] = []
         self._whole: list[EpochRecord] = []
 
@@ -41,7 +42,7 @@ class Saver:
         self.wait()
         if record is not None:
             self._unsaved.append(record)
-        self._writing = self._thread.submit(write)
+        self._writing = self._thread.submit(_attempt, write)
 
     def save_and_wait(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
         """Write, as often as it takes until there is room; raise StopRequestedError if asked to."""
@@ -50,18 +51,14 @@ class Saver:
             if self._stop_requested():
                 raise StopRequestedError
             time.sleep(_PAUSE)
-            self._writing = self._thread.submit(write)
+            self._writing = self._thread.submit(_attempt, write)
 
     def wait(self) -> bool:
         """Wait for what is being written; return False if there was no room for it."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            try:
-                writing.result()
-            except OSError as error:
-                if error.errno not in NO_ROOM:
-                    raise
-                self._tell(error)
+            if (no_room := writing.result()) is not None:
+                self._tell(no_room)
                 return False
             self._whole += self._unsaved
             self._unsaved = []
@@ -78,14 +75,15 @@ class Saver:
         self, work: Generator[None, None, Returned]
     ) -> Generator[EpochRecord | None, None, Returned]:
         """Take the turns of work, and hand out between them what has become whole."""
-        while True:
-            try:
-                next(work)
-            except StopIteration as stopped:
-                result: Returned = stopped.value
-                return result
-            yield from self.whole()
-            yield None
+        with closing(work):
+            while True:
+                try:
+                    next(work)
+                except StopIteration as stopped:
+                    result: Returned = stopped.value
+                    return result
+                yield from self.whole()
+                yield None
 
     def close(self) -> None:
         """Wait for what is being written, however it ends."""
@@ -98,3 +96,14 @@ class Saver:
                 f"its checkpoint finds no room ({error.strerror}): training goes on, and it is "
                 "written once there is room"
             )
+
+
+def _attempt(write: Callable[[], None]) -> OSError | None:
+    """Write; return the error if there is no room, without what it would keep in memory."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return error.with_traceback(None)
+    return None

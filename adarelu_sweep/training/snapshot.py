@@ -12,16 +12,18 @@ from adarelu_sweep.training.sealed import seal
 class Snapshot:
     """Copies of tensors, made on their device without waiting for it.
 
+    Where its memory is not enough for that, they are made on the CPU, which waits.
+
     Args:
         tensors: Of any shape and dtype, on one device. Two names may stand for one tensor, as those
             of a module that is used twice do.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
+        try:
+            self._tensors = {name: _copy(tensor) for name, tensor in tensors.items()}
+        except torch.OutOfMemoryError:
+            self._tensors = {name: _copy(tensor.cpu()) for name, tensor in tensors.items()}
         self._copied: torch.cuda.Event | None = None
         if any(tensor.is_cuda for tensor in self._tensors.values()):
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -35,3 +37,7 @@ class Snapshot:
         if self._copied is not None:  # made on another stream than the one that reads them
             self._copied.synchronize()
         return seal(save({name: tensor.cpu() for name, tensor in self._tensors.items()}), entries)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
