@@ -123,7 +123,7 @@ def test_probes_are_what_a_plain_loop_counts(
     trial = begin(trial_settings(network, activation, **training), tmp_path)
     votes = activation in ("adarelu", RUNNING)
     spy = Spy(trial.network)
-    for record in trial.train(never):
+    for record in trial.train(never, one_by_one=True):
         assert_close(record.probes, spy.expected(votes))
         # In the order of the network, and nothing is left behind.
         assert list(record.probes) == list(activation_layers(trial.network))
