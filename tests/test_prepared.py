@@ -293,6 +293,7 @@ import json, multiprocessing, sys, zlib
 from pathlib import Path
 import psutil, torch
 from adarelu_sweep.datasets.resident import ResidentDataset
+from tests.test_prepared import is_mapped
 
 torch.set_num_threads(1)
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
@@ -310,7 +311,8 @@ def hold():
     together.wait()
     own = process.memory_full_info().uss - own
     together.wait()
-    said.put((total, own, read))
+    mapped = is_mapped(data.images["train"], folder / "prepared" / "own.safetensors")
+    said.put((total, own, read, mapped))
 
 processes = [fork.Process(target=hold) for _ in range(number)]
 for each in processes:
@@ -330,10 +332,11 @@ def test_all_who_start_at_once_share_what_one_of_them_reads(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-c", HOLDERS, str(tmp_path), "4"], stdout=subprocess.PIPE, check=True
     )
-    sums, own, read_bytes = zip(*json.loads(done.stdout), strict=True)
+    sums, own, read_bytes, mapped = zip(*json.loads(done.stdout), strict=True)
     assert len(set(sums)) == 1
     # What the allocator keeps of the memory in which the one decoded it is not to be foreseen.
     assert sorted(own)[-2] < size / 5, own
+    assert all(mapped)  # the one that prepared it, too: it keeps no copy beside the mapping
     # One reads the original and then what it has written; the others read that alone.
     assert sorted(read_bytes)[-2] < 1.5 * size < sorted(read_bytes)[-1], read_bytes
     files = sorted(path.name for path in (tmp_path / "prepared").iterdir())

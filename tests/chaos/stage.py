@@ -43,13 +43,15 @@ class Stage:
         """Return how many epochs were begun; raise AssertionError where more than need be were.
 
         Every attempt at a trial but the last may have lost the epoch that it had in hand, and the
-        one before if its checkpoint was not whole yet.
+        one before if its checkpoint was not whole yet. A search's trials wait for theirs, because
+        those of the stage are pruned.
         """
         lines = self._epochs.read_text().splitlines() if self._epochs.exists() else []
         times = Counter(lines)
         for trial in books.trials:
             kept = len(books.histories[trial.key].epochs)
-            lost = 2 * (trial.optuna.user_attrs["attempts"] - 1)
+            waits = trial.folder.parent.name.startswith("search-")
+            lost = (1 if waits else 2) * (trial.optuna.user_attrs["attempts"] - 1)
             most = kept + lost
             begun = times[str(trial.folder)]
             assert kept <= begun <= most, (
