@@ -279,7 +279,7 @@ def test_validate_shows_the_plan_and_makes_nothing(here: Command, study_file: Pa
     assert "a fixed subset of the data" in out
     command = f"adarelu-sweep bench --study {study_file} --workers=2"
     assert f"  time         how long it takes is not known: {command}\n" in out
-    assert "for each of 4 trials in hand\n" in out  # of two workers with two each
+    assert "of 4 trials in hand 3 of" in out  # of two workers with two each
     slots = [line.split() for line in out.splitlines() if line.startswith("  slot ")]
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     assert [(slot[1], slot[2].rstrip(","), slot[3]) for slot in slots] == [

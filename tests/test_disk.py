@@ -91,7 +91,7 @@ def test_what_is_said_is_what_is_written(table: dict[str, Any], tmp_path: Path) 
     assert said.weights == 3 * sum(size_of(tensors, "network/") for tensors in written)
     lines = said.lines(free=None)
     assert size(said.in_training) in lines[0]
-    assert "for each of 2 trials in hand" in lines[0]
+    assert "of 2 trials in hand 3 of" in lines[0]
     assert f"weights of 12 finished trials: {size(said.weights)}" in lines[1]
 
 

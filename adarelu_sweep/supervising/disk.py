@@ -72,9 +72,8 @@ class DiskNeed:
     def lines(self, free: int | None) -> list[str]:
         """Say it, and what is free, if that is known; the last line is a warning if it is less."""
         lines = [
-            f"  disk         checkpoints while it trains: up to {size(self.in_training)}, "
-            f"{_CHECKPOINTS} of {size(self.checkpoint)} for each of "
-            f"{count(self.in_hand, 'trial')} in hand"
+            f"  disk         checkpoints while it trains: up to {size(self.in_training)}, of "
+            f"{count(self.in_hand, 'trial')} in hand {_CHECKPOINTS} of {size(self.checkpoint)} each"
         ]
         if self.weights:
             lines.append(
