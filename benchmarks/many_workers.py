@@ -2,6 +2,10 @@
 
 A real sweep of tiny trials: real workers, a real MLflow server, one supervisor (in this process, so
 that the time of its own steps can be taken). Afterwards both databases are asked.
+
+The peer is the least that recording anything can cost on this machine while it is so busy: a
+process with the supervisor's priority that commits a row to an SQLite database of its own, on the
+same disk and with the same settings, every 50 ms for as long as the sweep goes on.
 """
 
 import argparse
@@ -10,8 +14,11 @@ import io
 import os
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -50,7 +57,7 @@ def main() -> None:
     options = parsed()
     steps: list[float] = []
     timed(steps)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, commits(Path(folder) / "peer.db") as peer:
         path = Path(folder) / "many.toml"
         path.write_text(STUDY.format(seeds=options.trials // 2))
         home = Home(Path(folder) / "home")
@@ -70,6 +77,7 @@ def main() -> None:
             "whole time": f"{took:.0f} s, {took / options.trials * 1000:.0f} ms a trial",
             "supervisor's steps": f"{len(steps):,}",
             "their median, 99th percentile, longest (ms)": spread(steps),
+            "one commit of one row, by another process (ms)": spread(peer()),
             **optuna_rows(home),
             **mlflow_rows(home),
             "lines of the log that tell of trouble": str(trouble(home, log.getvalue())),
@@ -78,6 +86,31 @@ def main() -> None:
     print("| what | found |\n| --- | --- |")
     for what, found in rows.items():
         print(f"| {what} | {found} |")
+
+
+PEER = """
+import contextlib, sqlite3, sys, time
+with contextlib.closing(sqlite3.connect(sys.argv[1], isolation_level=None)) as database:
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE rows (number INTEGER)")
+    while True:
+        start = time.perf_counter()
+        database.execute("INSERT INTO rows VALUES (1)")
+        print(time.perf_counter() - start, flush=True)
+        time.sleep(0.05)
+"""
+
+
+@contextlib.contextmanager
+def commits(path: Path) -> Iterator[Callable[[], list[float]]]:
+    """Commit to a database beside what is measured; yields what tells the seconds of each."""
+    told = path.with_suffix(".txt")
+    command = [sys.executable, "-c", PEER, str(path)]
+    with told.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
+        try:
+            yield lambda: [float(line) for line in told.read_text().splitlines()]
+        finally:
+            process.kill()
 
 
 def timed(steps: list[float]) -> None:

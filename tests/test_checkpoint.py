@@ -612,7 +612,7 @@ def test_who_waits_for_room_can_be_stopped_and_goes_on_where_it_was(
 def test_a_worker_tells_what_was_damaged_and_trains_it_again(bench: Bench, tmp_path: Path) -> None:
     settings, folder = trial_settings(SMALL, "relu", epochs=3), tmp_path / "trial"
     trial = begin(settings, folder)
-    for record in trial.train(never):
+    for record in trial.train(never, one_by_one=True):
         if record.epoch == 2:
             break
     content = (folder / CHECKPOINT).read_bytes()

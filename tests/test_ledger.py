@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def test_what_becomes_of_trials(ledger: Ledger, path: Path) -> None:
         assert trial.user_attrs["activation"] == cell.settings.activation.label
         assert trial.user_attrs["seed"] == cell.settings.seed
         assert trial.datetime_start is not None
+        assert abs(trial.datetime_start - datetime.now()) < timedelta(minutes=1)  # local time
         assert (trial.datetime_complete is not None) == trial.state.is_finished()
     assert seen[0].user_attrs["threads"] == 4
     assert seen[0].user_attrs["result"] == vars(GOOD)

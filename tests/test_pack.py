@@ -75,7 +75,7 @@ def test_each_has_the_numbers_that_it_has_alone(
     assert len({each[2] for each in alone}) == len(alone)
     together = [begin(settings, tmp_path / f"pack-{settings.seed}") for settings in several]
     # One of them is an epoch ahead, as after an interruption.
-    next(together[1].train(never))
+    next(together[1].train(never, one_by_one=True))
     together[1] = begin(several[1], tmp_path / "pack-2")
     said = train_together(together)
     assert [fingerprint(trial) for trial in together] == alone

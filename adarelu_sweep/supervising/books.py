@@ -1,10 +1,11 @@
 """The trials of one Optuna study, and what may happen to them.
 
-The storage interface is used rather than ``ask`` and ``tell``, because those cannot hand a trial
-back (RUNNING to WAITING) and would scan all trials at every dispatch.
+Neither ``ask`` and ``tell``, which would scan all trials at every dispatch, nor the storage's own
+changes of state, of which none leads back from RUNNING or FAIL to WAITING and keeps what belongs
+together in one transaction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from sqlalchemy import text
 
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.schema import Arm
+from adarelu_sweep.supervising.changes import change_trial
 from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.rows import read_trials
 from adarelu_sweep.supervising.trials import (
@@ -62,9 +64,9 @@ class Book:
     @_patient
     def resume(self, trial: LedgerTrial) -> LedgerTrial:
         """Take a waiting trial up again, as its next attempt."""
-        self._set(trial, "attempts", trial.attempts + 1)
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        return replace(trial, state=TrialState.RUNNING, attempts=trial.attempts + 1)
+        attempts = trial.attempts + 1
+        self._change(trial, TrialState.RUNNING, attributes={"attempts": attempts})
+        return replace(trial, state=TrialState.RUNNING, attempts=attempts)
 
     @_patient
     def report(self, trial: LedgerTrial, epoch: int, value: float) -> None:
@@ -74,58 +76,45 @@ class Book:
     @_patient
     def describe(self, trial: LedgerTrial, tags: dict[str, str]) -> LedgerTrial:
         """Record where and with what a trial's attempt runs."""
-        self._set(trial, "tags", tags)
+        self._change(trial, attributes={"tags": tags})
         return replace(trial, tags=tags)
 
     @_patient
     def lose(self, trial: LedgerTrial) -> LedgerTrial:
         """Count the loss of a trial's worker."""
-        self._set(trial, "losses", trial.losses + 1)
+        self._change(trial, attributes={"losses": trial.losses + 1})
         return replace(trial, losses=trial.losses + 1)
 
     @_patient
     def hand_back(self, trial: LedgerTrial) -> LedgerTrial:
         """Let an unfinished trial wait, to be taken up from its checkpoint."""
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        self._change(trial, TrialState.WAITING)
         return replace(trial, state=TrialState.WAITING)
 
-    @_patient
     def complete(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
         """Record a trial's result. A diverged one is complete, too: a result is a result."""
-        self._set(trial, "result", vars(result))
-        self._storage.set_trial_state_values(
-            trial._trial_id, TrialState.COMPLETE, [result.accuracy]
-        )
-        return replace(trial, state=TrialState.COMPLETE, result=result)
+        return self._finish(trial, TrialState.COMPLETE, result)
+
+    def prune(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
+        """Record that a trial was ended early, with the result of its last epoch."""
+        return self._finish(trial, TrialState.PRUNED, result)
+
+    @_patient
+    def _finish(self, trial: LedgerTrial, state: TrialState, result: TrialResult) -> LedgerTrial:
+        self._change(trial, state, result.accuracy, {"result": vars(result)})
+        return replace(trial, state=state, result=result)
 
     @_patient
     def fail(self, trial: LedgerTrial, error: str) -> LedgerTrial:
         """Record that a trial failed for good."""
-        self._set(trial, "error", error)
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        self._change(trial, TrialState.FAIL, attributes={"error": error})
         return replace(trial, state=TrialState.FAIL, error=error)
 
     @_patient
-    def prune(self, trial: LedgerTrial, result: TrialResult) -> LedgerTrial:
-        """Record that a trial was ended early, with the result of its last epoch."""
-        self._set(trial, "result", vars(result))
-        self._storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, [result.accuracy])
-        return replace(trial, state=TrialState.PRUNED, result=result)
-
-    @_patient
     def retry(self, trial: LedgerTrial) -> LedgerTrial:
-        """Let a failed trial wait again, with all its retries.
-
-        Optuna has no way back from FAIL, and a trial is the same one through every retry: so it is
-        written in the tables themselves, in one transaction.
-        """
-        again = (
-            "UPDATE trials SET state = 'WAITING', datetime_complete = NULL WHERE trial_id = :id",
-            "DELETE FROM trial_user_attributes WHERE trial_id = :id AND key = 'losses'",
-        )
-        with self._storage.engine.begin() as connection:
-            for change in again:
-                connection.execute(text(change), {"id": trial._trial_id})
+        """Let a failed trial wait again, with all its retries. Optuna has no way back from FAIL."""
+        engine = self._storage.engine
+        change_trial(engine, trial._trial_id, TrialState.WAITING, forgotten=["losses"], failed=True)
         return replace(trial, state=TrialState.WAITING, losses=0)
 
     def repair(self) -> None:
@@ -138,8 +127,14 @@ class Book:
         trial = self._storage.get_trial(trial_id)
         return ledger_trial(trial_id, trial.number, trial.state, trial.user_attrs, trial.params)
 
-    def _set(self, trial: LedgerTrial, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+    def _change(
+        self,
+        trial: LedgerTrial,
+        state: TrialState | None = None,
+        value: float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        change_trial(self._storage.engine, trial._trial_id, state, value, attributes)
 
 
 class ArmBook(Book):
@@ -180,7 +175,7 @@ class ArmBook(Book):
         """Make a trial, RUNNING, or finish one whose making was cut off by a kill.
 
         ``sampler`` returns a sampler for a trial's number; ``suggest`` sets the trial's parameters
-        and returns its cell, whose key comes last and makes the trial count. ``Study.ask`` is not
+        and returns its cell, whose key makes the trial count. ``Study.ask`` is not
         used: it would take up a trial that was handed back, which has its settings already.
         """
         trials = self._storage.get_all_trials(self._study_id, False)
@@ -192,8 +187,7 @@ class ArmBook(Book):
         study = self._study(sampler(number), pruner)  # hyperband samples by bracket
         cell = suggest(optuna.Trial(study, trial_id))
         carried = attributes(cell, threads)
-        for key in sorted(carried, key=lambda key: key == CELL):
-            self._storage.set_trial_user_attr(trial_id, key, carried[key])
+        change_trial(self._storage.engine, trial_id, attributes=carried)
         return self._trial(trial_id)
 
     def _make_anew(self, trial_id: int) -> None:

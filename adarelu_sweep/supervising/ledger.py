@@ -18,7 +18,7 @@ from filelock import FileLock
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from sqlalchemy import MetaData, event, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -29,6 +29,7 @@ from adarelu_sweep.filesystems import network_filesystem
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
+from adarelu_sweep.supervising.changes import insert_trial
 from adarelu_sweep.supervising.opening import (
     BUSY_TIMEOUT_SECONDS,
     AloneConnection,
@@ -235,10 +236,8 @@ class StudyLedger(Book):
     def begin(self, cell: Cell, threads: int) -> LedgerTrial:
         """Make the trial of a cell that never had one, RUNNING, in its first attempt."""
         carried = attributes(cell, threads)
-        template = create_trial(state=TrialState.RUNNING, user_attrs=carried)
-        make = partial(self._storage.create_new_trial, self._study_id, template)
-        trial_id = self.patience.do(make)
-        number = self._storage.get_trial_number_from_id(trial_id)
+        make = partial(insert_trial, self._storage.engine, self._study_id, carried)
+        trial_id, number = self.patience.do(make)
         return ledger_trial(trial_id, number, TrialState.RUNNING, carried, {})
 
     def searches(self) -> "list[ArmBook]":
