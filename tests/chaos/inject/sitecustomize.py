@@ -103,16 +103,16 @@ def _uploads(module: ModuleType) -> None:
     module.HttpArtifactRepository.log_artifact = slowed
 
 
-def _storage(module: ModuleType) -> None:
-    """When the supervisor has written a trial's result, and not yet that it is complete."""
-    change = module.RDBStorage.set_trial_state_values
+def _changes(module: ModuleType) -> None:
+    """When the supervisor has written a trial's result, and not yet committed what it wrote."""
+    insert = module._insert_attributes  # the last of the transaction
 
-    def slowed(self: Any, trial_id: int, state: Any, *values: Any, **named: Any) -> Any:
-        if state.name in {"COMPLETE", "PRUNED"}:
+    def slowed(connection: Any, trial_id: int, attributes: Any) -> None:
+        insert(connection, trial_id, attributes)
+        if "result" in attributes:
             reach("books")
-        return change(self, trial_id, state, *values, **named)
 
-    module.RDBStorage.set_trial_state_values = slowed
+    module._insert_attributes = slowed
 
 
 def _report(module: ModuleType) -> None:
@@ -155,10 +155,10 @@ _WRAPPED = {
     "adarelu_sweep.launching.tasks": _tasks,
     "adarelu_sweep.training.loop": _loop,
     "adarelu_sweep.reporting.report": _report,
+    "adarelu_sweep.supervising.changes": _changes,
     "alembic.ddl.impl": _migration,
     "mlflow.store.artifact.http_artifact_repo": _uploads,
     "mlflow.models.model": _model,
-    "optuna.storages._rdb.storage": _storage,
 }
 
 
