@@ -1,10 +1,16 @@
 """The home: the folder that holds all state, and what lies where in it."""
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.files import write_atomically
+from adarelu_sweep.secrets import without_password
+
+STORAGE = "ADARELU_SWEEP_STORAGE"
+"""The environment variable with the address of a database server. It may hold a password."""
 
 
 @dataclass(frozen=True)
@@ -12,18 +18,42 @@ class Home:
     """Paths below one home folder. Nothing is created until ``create`` is called."""
 
     root: Path
+    storage: str | None = field(default=None, repr=False)
+    """The address of the server's database that has Optuna's book; None for the home's own file."""
 
     @classmethod
     def locate(cls, given: Path | None = None) -> "Home":
-        """Return the home given, else ``ADARELU_SWEEP_HOME``, else ``./adarelu-home``."""
-        chosen = given or os.environ.get("ADARELU_SWEEP_HOME") or "adarelu-home"
-        return cls(resolved(chosen))
+        """Return the home given, else ``ADARELU_SWEEP_HOME``, else ``./adarelu-home``.
+
+        Its storage is ``ADARELU_SWEEP_STORAGE``, which ``--storage`` sets, else the one it was
+        created with. Raises UserError if that is another.
+        """
+        home = cls(resolved(given or os.environ.get("ADARELU_SWEEP_HOME") or "adarelu-home"))
+        asked, kept = os.environ.get(STORAGE), home._kept_storage()
+        if asked and kept is None and home.optuna_db.exists():
+            raise UserError(
+                f"the studies of {home.root} are in its optuna.db: launch from another --home, or "
+                "leave --storage out"
+            )
+        if asked and kept and without_password(asked) != kept:
+            raise UserError(
+                f"the studies of {home.root} are in {kept}: give another --home, or leave "
+                "--storage out"
+            )
+        return cls(home.root, asked or kept)
+
+    def _kept_storage(self) -> str | None:
+        with suppress(OSError, UnicodeError):
+            return self.storage_file.read_text().strip() or None
+        return None
 
     def create(self) -> None:
         """Make the folder, readable by its owner only; raise UserError if that cannot be."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.artifacts.mkdir(exist_ok=True)
+            if self.storage and self._kept_storage() is None:
+                write_atomically(self.storage_file, without_password(self.storage).encode())
         except OSError as error:
             raise UserError(
                 f"{self.root}: cannot be the home ({error.strerror}); give another with --home"
@@ -33,6 +63,21 @@ class Home:
     def optuna_db(self) -> Path:
         """Optuna's SQLite file."""
         return self.root / "optuna.db"
+
+    @property
+    def storage_file(self) -> Path:
+        """What says where else Optuna's book is: an address without a password."""
+        return self.root / "storage"
+
+    @property
+    def database(self) -> Path | str:
+        """Where Optuna's book is: the home's file, or a server's address with all it needs."""
+        return self.storage or self.optuna_db
+
+    @property
+    def shown_database(self) -> Path | str:
+        """The same as it may be shown."""
+        return without_password(self.storage) if self.storage else self.optuna_db
 
     @property
     def mlflow_db(self) -> Path:

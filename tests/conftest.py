@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import postgres
 from tests.sweeps import STUDY
+
+__all__ = ["postgres"]  # a fixture, too
 
 _LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
 
@@ -37,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No home or tracking server of the person who runs the tests."""
     tracking = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-    for name in ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_GPU_LISTING", *tracking):
+    own = ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_STORAGE", "ADARELU_SWEEP_GPU_LISTING", "PGPASSWORD")
+    for name in (*own, *tracking):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -30,6 +30,7 @@ from sqlalchemy.engine import make_url
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings, network_filesystem
 from adarelu_sweep.home import Home
+from adarelu_sweep.secrets import concealed, password_in, without_password
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.claims import Claims
@@ -45,7 +46,6 @@ from adarelu_sweep.tracking.address import (
 )
 from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.listening import address_of, browsed_names, is_loopback
-from adarelu_sweep.tracking.secrets import concealed, password_in, without_password
 from adarelu_sweep.tracking.server import ensure_server
 from tests.proxy import Proxy
 from tests.sweeps import STUDY, Command

@@ -21,9 +21,10 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising import ledger as ledger_module
+from adarelu_sweep.supervising import databases
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
+from tests.postgres import PostgresServer
 
 KILLED = """
 import os, sys
@@ -80,8 +81,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "optuna.db"
 
 
+@pytest.fixture(params=["file", "server"])
+def where(request: pytest.FixtureRequest, path: Path) -> Path | str:
+    """Every place where Optuna's book may lie."""
+    if request.param == "file":
+        return path
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()
+
+
 @pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
+def ledger(where: Path | str) -> Iterator[Ledger]:
+    ledger = Ledger(where)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def file_ledger(path: Path) -> Iterator[Ledger]:
     ledger = Ledger(path)
     yield ledger
     ledger.close()
@@ -91,20 +108,24 @@ def plan(ledger: StudyLedger) -> list[Cell]:
     return list(cells(ledger.record.study))
 
 
-def in_optuna(path: Path, name: str = "mine") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{path}").trials
+def in_optuna(where: Path | str, name: str = "mine") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=address(where)).trials
+
+
+def address(where: Path | str) -> str:
+    return f"sqlite:///{where}" if isinstance(where, Path) else where
 
 
 # Studies
 
 
-def test_studies_by_name(ledger: Ledger, path: Path) -> None:
+def test_studies_by_name(ledger: Ledger, where: Path | str) -> None:
     assert ledger.names() == []
     for name in ("mine", "another", "Mine"):
         ledger.refuse_existing(name)
         assert ledger.create(record(name)).record == record(name)
     assert ledger.names() == ["mine", "another", "Mine"]  # the oldest first
-    again = Ledger(path)
+    again = Ledger(where)
     assert again.names() == ledger.names()
     assert again.open("another").record == record("another")
     assert again.open("another").trials() == []
@@ -131,9 +152,9 @@ def test_an_unknown_study(ledger: Ledger) -> None:
         ledger.open("mien")
 
 
-def test_a_study_without_a_plan_does_not_exist(ledger: Ledger, path: Path) -> None:
+def test_a_study_without_a_plan_does_not_exist(ledger: Ledger, where: Path | str) -> None:
     # What a launch leaves that is cut off between its two transactions.
-    optuna.create_study(study_name="mine", storage=f"sqlite:///{path}", direction="maximize")
+    optuna.create_study(study_name="mine", storage=address(where), direction="maximize")
     assert ledger.names() == []
     with pytest.raises(UserError, match="unknown study"):
         ledger.open("mine")
@@ -141,7 +162,7 @@ def test_a_study_without_a_plan_does_not_exist(ledger: Ledger, path: Path) -> No
     assert ledger.names() == ["mine"]
     assert ledger.open("mine").record == record()
     study.begin(plan(study)[0], 1)
-    assert [trial.number for trial in in_optuna(path)] == [0]
+    assert [trial.number for trial in in_optuna(where)] == [0]
 
 
 def test_the_plan_is_kept_whole(ledger: Ledger) -> None:
@@ -161,7 +182,7 @@ def test_a_home_without_studies(tmp_path: Path) -> None:
 # Trials
 
 
-def test_what_becomes_of_trials(ledger: Ledger, path: Path) -> None:
+def test_what_becomes_of_trials(ledger: Ledger, where: Path | str) -> None:
     study = ledger.create(record())
     todo = plan(study)
 
@@ -186,13 +207,13 @@ def test_what_becomes_of_trials(ledger: Ledger, path: Path) -> None:
 
     trials = [good, bad, failed, waiting, resumed, running]
     assert study.trials() == trials
-    again = Ledger(path)
+    again = Ledger(where)
     assert again.open("mine").trials() == trials
     again.close()
     assert [trial.result for trial in trials[:3]] == [GOOD, BAD, None]
     assert failed.error == "ValueError: no\nmore"
 
-    seen = in_optuna(path)
+    seen = in_optuna(where)
     states = ["COMPLETE", "COMPLETE", "FAIL", "WAITING", "RUNNING", "RUNNING"]
     assert [trial.state.name for trial in seen] == states
     assert [trial.number for trial in seen] == list(range(6))
@@ -211,11 +232,11 @@ def test_what_becomes_of_trials(ledger: Ledger, path: Path) -> None:
     assert seen[0].user_attrs["threads"] == 4
     assert seen[0].user_attrs["result"] == vars(GOOD)
     assert seen[4].user_attrs["attempts"] == 2
-    best = optuna.load_study(study_name="mine", storage=f"sqlite:///{path}").best_trial
+    best = optuna.load_study(study_name="mine", storage=address(where)).best_trial
     assert best.number == 0
 
 
-def test_a_trial_stays_the_same_through_every_retry(ledger: Ledger, path: Path) -> None:
+def test_a_trial_stays_the_same_through_every_retry(ledger: Ledger, where: Path | str) -> None:
     study = ledger.create(record())
     trial = study.begin(plan(study)[0], 1)
     for attempt in range(2, 6):
@@ -223,16 +244,16 @@ def test_a_trial_stays_the_same_through_every_retry(ledger: Ledger, path: Path) 
         trial = study.resume(study.hand_back(trial))
         assert (trial.number, trial.attempts) == (0, attempt)
     study.complete(trial, GOOD)
-    [seen] = in_optuna(path)
+    [seen] = in_optuna(where)
     assert seen.intermediate_values == {2: 2.0, 3: 3.0, 4: 4.0, 5: 5.0}
     assert seen.state is TrialState.COMPLETE
 
 
-def test_one_trial_per_cell(ledger: Ledger, path: Path) -> None:
+def test_one_trial_per_cell(ledger: Ledger, where: Path | str) -> None:
     study = ledger.create(record())
     for cell in plan(study):
         study.complete(study.begin(cell, 1), GOOD)
-    keys = [trial.user_attrs["cell"] for trial in in_optuna(path)]
+    keys = [trial.user_attrs["cell"] for trial in in_optuna(where)]
     assert keys == [cell.key for cell in plan(study)]
     assert len(set(keys)) == 9
 
@@ -246,7 +267,7 @@ def test_what_has_ended_does_not_begin_again(ledger: Ledger) -> None:
     assert study.trials() == [done]
 
 
-def test_studies_do_not_mix(ledger: Ledger, path: Path) -> None:
+def test_studies_do_not_mix(ledger: Ledger, where: Path | str) -> None:
     mine, another = ledger.create(record()), ledger.create(record("another"))
     mine.begin(plan(mine)[0], 1)
     trial = another.begin(plan(another)[5], 1)
@@ -257,7 +278,7 @@ def test_studies_do_not_mix(ledger: Ledger, path: Path) -> None:
     another.repair()
     mine.repair()
     assert {trial.state for trial in mine.trials()} == {TrialState.WAITING}
-    assert in_optuna(path, "another")[0].state is TrialState.FAIL
+    assert in_optuna(where, "another")[0].state is TrialState.FAIL
 
 
 DYING = """
@@ -266,7 +287,8 @@ from pathlib import Path
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.trials import TrialResult
-study = Ledger(Path(sys.argv[1])).open("mine")
+where = sys.argv[1]
+study = Ledger(where if "//" in where else Path(where)).open("mine")
 todo = list(cells(study.record.study))
 study.complete(study.begin(todo[0], 1), TrialResult(91.25, 0.5, 2, False))
 study.fail(study.begin(todo[1], 1), "no")
@@ -277,12 +299,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_repair_lets_wait_what_a_killed_supervisor_left(ledger: Ledger, path: Path) -> None:
+def test_repair_lets_wait_what_a_killed_supervisor_left(ledger: Ledger, where: Path | str) -> None:
     study = ledger.create(record())
-    done = subprocess.run([sys.executable, "-c", DYING, str(path)])
+    done = subprocess.run([sys.executable, "-c", DYING, str(where)])
     assert done.returncode == -9
     study = ledger.open("mine")
-    before = [trial.state.name for trial in in_optuna(path)]
+    before = [trial.state.name for trial in in_optuna(where)]
     assert before == ["COMPLETE", "FAIL", "WAITING", "RUNNING", "RUNNING"]
     study.repair()
     study.repair()
@@ -292,23 +314,23 @@ def test_repair_lets_wait_what_a_killed_supervisor_left(ledger: Ledger, path: Pa
     assert after[0].result == GOOD
     resumed = study.resume(after[4])
     assert (resumed.attempts, resumed.threads) == (2, 2)
-    assert in_optuna(path)[4].intermediate_values == {1: 33.0}
+    assert in_optuna(where)[4].intermediate_values == {1: 33.0}
 
 
 # The file
 
 
-def test_journal_mode_and_permissions(ledger: Ledger, path: Path) -> None:
-    ledger.create(record())
+def test_journal_mode_and_permissions(file_ledger: Ledger, path: Path) -> None:
+    file_ledger.create(record())
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_closed_ledger_is_one_file_and_its_lock(ledger: Ledger, path: Path) -> None:
-    ledger.create(record())
-    ledger.close()
+def test_a_closed_ledger_is_one_file_and_its_lock(file_ledger: Ledger, path: Path) -> None:
+    file_ledger.create(record())
+    file_ledger.close()
     assert {entry.name for entry in path.parent.iterdir()} == {"optuna.db", "optuna.db.lock"}
 
 
@@ -350,9 +372,9 @@ ledger.close()
 
 
 def test_a_reader_in_another_process_does_not_wait_for_the_writer(
-    ledger: Ledger, path: Path
+    file_ledger: Ledger, path: Path
 ) -> None:
-    study = ledger.create(record())
+    study = file_ledger.create(record())
     study.begin(plan(study)[0], 1)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
@@ -389,7 +411,7 @@ def test_writers_of_two_studies_and_readers_at_once(
 ) -> None:
     """With SQLite's write-ahead log, and as on a network file system without it."""
     kind = "nfs4" if journal == "delete" else None
-    monkeypatch.setattr(ledger_module, "network_filesystem", lambda _path: kind)
+    monkeypatch.setattr(databases, "network_filesystem", lambda _path: kind)
     names = ["one", "two"]
     first = Ledger(path)
     for name in names:
@@ -446,11 +468,11 @@ def test_a_file_that_is_no_database(path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("kept", [100, 4096, 0.25, 0.5, 0.9])
-def test_a_truncated_database(ledger: Ledger, path: Path, kept: float) -> None:
-    study = ledger.create(record())
+def test_a_truncated_database(file_ledger: Ledger, path: Path, kept: float) -> None:
+    study = file_ledger.create(record())
     for cell in plan(study):
         study.begin(cell, 1)
-    ledger.close()
+    file_ledger.close()
     content = path.read_bytes()
     path.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
     refused(path)
@@ -461,8 +483,8 @@ def test_places_where_no_database_can_be(tmp_path: Path) -> None:
     refused(tmp_path / "missing" / "optuna.db")
 
 
-def test_another_version_of_optunas_schema(ledger: Ledger, path: Path) -> None:
-    ledger.close()
+def test_another_version_of_optunas_schema(file_ledger: Ledger, path: Path) -> None:
+    file_ledger.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE version_info SET schema_version = 1")
         connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")

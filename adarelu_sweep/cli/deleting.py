@@ -11,6 +11,7 @@ from adarelu_sweep.cli import options
 @click.command("delete")
 @click.argument("name")
 @options.home_option
+@options.storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--keep-runs", is_flag=True, help="Leave what MLflow holds of it alone.")
 @click.pass_context

@@ -11,8 +11,8 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.outputs import print_leniently
 from adarelu_sweep.privacy import keep_to_owner
 from adarelu_sweep.processes import search_current_folder_last
+from adarelu_sweep.secrets import concealed
 from adarelu_sweep.signals import STOP_SIGNALS, StopSignal, exit_code, raise_on_stop_signals
-from adarelu_sweep.tracking.secrets import concealed
 
 _COMMANDS = {
     "launch": ("sweeps", "Launch a study from its file."),

@@ -1,10 +1,13 @@
 """Options that several verbs share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from adarelu_sweep.errors import UserError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -17,6 +20,32 @@ data_option: Decorator = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the data sets.  [default: $ADARELU_SWEEP_DATA, else HOME/data]",
+)
+
+
+def _use_storage(_ctx: click.Context, _option: click.Parameter, given: str | None) -> None:
+    """Put the address where ``Home.locate`` and processes in the background look for it."""
+    if given is None:
+        return
+    from adarelu_sweep.home import STORAGE
+    from adarelu_sweep.secrets import password_in, without_password
+
+    if password_in(given):
+        raise UserError(
+            "--storage holds a password, and all on this machine can read command lines: give "
+            f"{without_password(given)}, and the password in PGPASSWORD or ~/.pgpass, or give the "
+            f"whole address in {STORAGE}"
+        )
+    os.environ[STORAGE] = given
+
+
+storage_option: Decorator = click.option(
+    "--storage",
+    metavar="URI",
+    expose_value=False,
+    callback=_use_storage,
+    help="PostgreSQL database that records the studies, as postgresql+psycopg://USER@HOST/DATABASE."
+    "  [default: $ADARELU_SWEEP_STORAGE, else the home's, at first its file optuna.db]",
 )
 set_option: Decorator = click.option(
     "--set",

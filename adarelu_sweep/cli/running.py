@@ -12,6 +12,7 @@ _FOLLOWED = 20  # lines to begin with
 @click.command("logs")
 @click.argument("name")
 @options.home_option
+@options.storage_option
 @click.option("-f", "--follow", is_flag=True, help="Go on as long as the study runs.")
 @click.option(
     "--worker",
@@ -35,7 +36,7 @@ def logs_command(
     from adarelu_sweep.supervising.ledger import Ledger
 
     here = Home.locate(home)
-    Ledger.existing(here.optuna_db).open(name)
+    Ledger.existing(here.database).open(name)
     path = find_log(here, name, worker)
     lease = Lease(here.study_folder(name), name)
     goes_on = (lambda: lease.holder() is not None) if follow else None
@@ -46,6 +47,7 @@ def logs_command(
 @click.command("stop")
 @click.argument("name")
 @options.home_option
+@options.storage_option
 @click.option("--now", is_flag=True, help="Do not let it finish the steps in hand.")
 def stop_command(name: str, home: Path | None, now: bool) -> None:
     """Stop the study NAME as Ctrl-C does; 'adarelu-sweep resume' goes on from there."""
@@ -56,7 +58,7 @@ def stop_command(name: str, home: Path | None, now: bool) -> None:
     from adarelu_sweep.supervising.stopping import stop
 
     here = Home.locate(home)
-    ledger = Ledger.existing(here.optuna_db).open(name)
+    ledger = Ledger.existing(here.database).open(name)
     lease = Lease(here.study_folder(name), name)
     if not stop(lease, name, now, lambda line: click.echo(line, err=True)):
         click.echo(f"{name} is not being run", err=True)

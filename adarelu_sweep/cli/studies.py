@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("status")
 @click.argument("name", required=False)
 @options.home_option
+@options.storage_option
 @options.json_option
 @click.option("--watch", is_flag=True, help="Go on as long as the study runs.")
 def status_command(name: str | None, home: Path | None, as_json: bool, watch: bool) -> None:
@@ -33,7 +34,7 @@ def status_command(name: str | None, home: Path | None, as_json: bool, watch: bo
     from adarelu_sweep.supervising.state import state_of
 
     here = Home.locate(home)
-    ledger = Ledger.existing(here.optuna_db)
+    ledger = Ledger.existing(here.database)
     names = ledger.names()
     if name is None and not names:
         raise UserError(f"no studies in {here.root}: launch one, or give another --home")
@@ -51,6 +52,7 @@ def status_command(name: str | None, home: Path | None, as_json: bool, watch: bo
 
 @click.command("list")
 @options.home_option
+@options.storage_option
 @options.json_option
 @click.pass_context
 def list_command(ctx: click.Context, home: Path | None, as_json: bool) -> None:
@@ -70,6 +72,7 @@ def list_command(ctx: click.Context, home: Path | None, as_json: bool) -> None:
 @click.command("report")
 @click.argument("name")
 @options.home_option
+@options.storage_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -121,7 +124,7 @@ def report_command(
     from adarelu_sweep.supervising.ledger import Ledger
 
     here = Home.locate(home)
-    ledger = Ledger.existing(here.optuna_db).open(name)
+    ledger = Ledger.existing(here.database).open(name)
     results = collect(ledger, here, baseline, threshold)
     folder = resolved(output) if output else here.report_folder(name)
     with as_the_user_has_it() if output else nullcontext():
@@ -138,9 +141,9 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
 
     Of a complete study, the best model is registered too, if that failed before.
     """
+    from adarelu_sweep.secrets import concealed, in_one_line
     from adarelu_sweep.tracking.address import require_answer
     from adarelu_sweep.tracking.connecting import connect, given_address
-    from adarelu_sweep.tracking.secrets import concealed, in_one_line
 
     try:
         address = given_address(ledger.record)
@@ -166,9 +169,9 @@ def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
 
     states: list[StudyState] = []
     unreadable: list[str] = []
-    if not home.optuna_db.exists():
+    if home.storage is None and not home.optuna_db.exists():
         return states, unreadable
-    ledger = Ledger(home.optuna_db)
+    ledger = Ledger(home.database)
     for name in ledger.names():
         try:
             states.append(state_of(ledger.open(name), home))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.command("launch")
 @options.study_file_argument()
 @options.home_option
+@options.storage_option
 @click.option("--name", help="Name of the study, instead of the file's.")
 @options.set_option
 @options.gpus_option
@@ -86,6 +87,7 @@ def launch_command(
 @click.command("resume")
 @click.argument("name")
 @options.home_option
+@options.storage_option
 @click.option(
     "--study",
     "study_file",

@@ -15,7 +15,7 @@ from adarelu_sweep.launching.messages import FROM_WORKER, Interrupted, Quit, ToW
 from adarelu_sweep.processes import own_command
 
 # A worker holds no credentials and knows no server.
-_WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_")
+_WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "ADARELU_SWEEP_STORAGE")
 
 _PATIENCE = 5.0  # seconds that workers have to quit, all together, before they are killed
 _KILL_PATIENCE = 5.0  # seconds that a killed one has to be gone

@@ -29,5 +29,7 @@ class StudyRecord(BaseModel):
     """The number of slots given; None for the default."""
     threads: int = 1
     """CPU threads of a slot at launch: numbers depend on them to the last bit."""
+    home: str = "another home"
+    """Where it was launched, as HOST:FOLDER: there lie its checkpoints."""
     pack: int = 0
     """Trials that a worker was to train at once, at launch; 0: as many as are best."""

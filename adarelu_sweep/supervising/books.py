@@ -57,6 +57,7 @@ class Book:
         self._study_id = storage.get_study_id_from_name(name)
         self.name = name
 
+    @_patient
     def trials(self) -> list[LedgerTrial]:
         """Return every trial that was dispatched, in the order of their numbers."""
         return read_trials(self._storage.engine, self._study_id)
@@ -158,13 +159,13 @@ class ArmBook(Book):
         """Record the index; the home may have been made before indices were recorded."""
         self._storage.set_study_user_attr(self._study_id, INDEX, self.index)
 
+    @_patient
     def keep_confirmed(self, number: int) -> None:
         """Record which trial's setting is confirmed, unless another one was before."""
         if self.first_confirmed is None:
             self._storage.set_study_user_attr(self._study_id, _CONFIRMED, number)
             self.first_confirmed = number
 
-    @_patient
     def ask(
         self,
         sampler: Callable[[int], BaseSampler],
@@ -175,20 +176,33 @@ class ArmBook(Book):
         """Make a trial, RUNNING, or finish one whose making was cut off by a kill.
 
         ``sampler`` returns a sampler for a trial's number; ``suggest`` sets the trial's parameters
-        and returns its cell, whose key makes the trial count. ``Study.ask`` is not
-        used: it would take up a trial that was handed back, which has its settings already.
+        and returns its cell, whose key makes the trial count. ``Study.ask`` is not used: it would
+        take up a trial that was handed back, which has its settings already.
         """
+        asked: list[int] = []
+
+        def make() -> LedgerTrial:
+            # A server may have carried out the last change and be gone before it said so.
+            if asked and CELL in self._storage.get_trial_user_attrs(asked[-1]):
+                return self._trial(asked[-1])
+            trial_id = self._new_trial()
+            asked.append(trial_id)
+            number = self._storage.get_trial_number_from_id(trial_id)
+            study = self._study(sampler(number), pruner)  # hyperband samples by bracket
+            cell = suggest(optuna.Trial(study, trial_id))
+            change_trial(self._storage.engine, trial_id, attributes=attributes(cell, threads))
+            return self._trial(trial_id)
+
+        return self.patience.do(make)
+
+    def _new_trial(self) -> int:
+        """Return a trial without a cell: one whose making was cut off, else a new one."""
         trials = self._storage.get_all_trials(self._study_id, False)
-        begun = next((trial for trial in trials if CELL not in trial.user_attrs), None)
-        if begun:
-            self._make_anew(begun._trial_id)
-        trial_id = begun._trial_id if begun else self._storage.create_new_trial(self._study_id)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        study = self._study(sampler(number), pruner)  # hyperband samples by bracket
-        cell = suggest(optuna.Trial(study, trial_id))
-        carried = attributes(cell, threads)
-        change_trial(self._storage.engine, trial_id, attributes=carried)
-        return self._trial(trial_id)
+        for trial in trials:
+            if CELL not in trial.user_attrs:
+                self._make_anew(trial._trial_id)
+                return trial._trial_id
+        return self._storage.create_new_trial(self._study_id)
 
     def _make_anew(self, trial_id: int) -> None:
         """Forget what a trial was given: from the first parameter on, the same is drawn again."""
@@ -197,6 +211,7 @@ class ArmBook(Book):
                 forget = text(f"DELETE FROM {table} WHERE trial_id = :id")
                 connection.execute(forget, {"id": trial_id})
 
+    @_patient
     def should_prune(self, trial: LedgerTrial, pruner: BasePruner) -> bool:
         """Ask a pruner about a trial's reports so far."""
         study = self._study(RandomSampler(0), pruner)

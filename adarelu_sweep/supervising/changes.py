@@ -74,6 +74,18 @@ def insert_trial(engine: Engine, study_id: int, attributes: Mapping[str, Any]) -
     return trial_id, number
 
 
+def find_trial(engine: Engine, study_id: int, key: str, value: Any) -> tuple[int, int] | None:
+    """Return id and number of the study's trial that has an attribute of this value."""
+    has = (_ATTRIBUTES.c.key == key) & (_ATTRIBUTES.c.value_json == json.dumps(value))
+    sought = select(_TRIALS.c.trial_id, _TRIALS.c.number).where(
+        _TRIALS.c.study_id == study_id,
+        _TRIALS.c.trial_id.in_(select(_ATTRIBUTES.c.trial_id).where(has)),
+    )
+    with engine.connect() as connection:
+        found = connection.execute(sought).one_or_none()
+    return (found.trial_id, found.number) if found else None
+
+
 def change_trial(
     engine: Engine,
     trial_id: int,
@@ -85,7 +97,8 @@ def change_trial(
 ) -> None:
     """Set a trial's state, its objective's value and attributes, those that are given, at once.
 
-    Raises UpdateFinishedTrialError for a trial that has ended, unless it is ``failed`` as is said.
+    May be repeated at will. Raises UpdateFinishedTrialError for a trial that has ended in another
+    way, unless it is ``failed`` as is said.
     """
     attributes = attributes or {}
     with engine.begin() as connection:
@@ -93,6 +106,8 @@ def change_trial(
             select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id)
         ).one()
         if before.is_finished() and not (failed and before is TrialState.FAIL):
+            if before is state and _stand(connection, trial_id, attributes):
+                return  # it was done, and the answer was lost
             raise UpdateFinishedTrialError(f"trial {trial_id} has ended: {before.name}")
         if state is not None:
             row: dict[str, Any] = {
@@ -110,6 +125,17 @@ def change_trial(
             own = (_ATTRIBUTES.c.trial_id == trial_id) & _ATTRIBUTES.c.key.in_(keys)
             connection.execute(_ATTRIBUTES.delete().where(own))
         _insert_attributes(connection, trial_id, attributes)
+
+
+def _stand(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> bool:
+    """Return whether a trial has these attributes."""
+    columns = _ATTRIBUTES.c
+    rows = connection.execute(
+        select(columns.key, columns.value_json).where(
+            columns.trial_id == trial_id, columns.key.in_(attributes)
+        )
+    )
+    return {key: json.loads(value) for key, value in rows} == attributes
 
 
 def _insert_attributes(

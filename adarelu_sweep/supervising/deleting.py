@@ -65,14 +65,14 @@ class Deletion:
         Optuna's record goes last, so that a deletion that was cut off can be repeated, and what
         fills the disk goes before MLflow's records, whose removal needs room.
         """
-        with self._lease, _opened(self._home) as ledger:
+        with self._lease, _opened(self._home) as ledger, ledger.owned(self._name):
             self._look(self._open_again(ledger))
             self._begin(ledger)
             for folder in (*self._folders()[:-1], *self._trial_folders()):
                 _empty(folder)
             note = self._delete_records()
             _empty(self._home.study_folder(self._name))
-            with no_room_explained(self._home.optuna_db):
+            with no_room_explained(self._home.shown_database):
                 ledger.delete(self._name)
             self._lease.abolish()
         return note
@@ -109,7 +109,7 @@ class Deletion:
         files = (path for folder in folders for path in sorted(folder.rglob("*")) if _is_own(path))
         while True:
             try:
-                with no_room_explained(self._home.optuna_db):
+                with no_room_explained(self._home.shown_database):
                     return ledger.begin_deletion(self._name)
             except NoRoomError:
                 if (file := next(files, None)) is None:
@@ -150,9 +150,9 @@ class Deletion:
 def _opened(home: Home) -> Iterator[Ledger]:
     """Open the ledger, on a full disk too: deleting is how a user makes room."""
     try:
-        ledger = Ledger.existing(home.optuna_db)
+        ledger = Ledger.existing(home.database)
     except NoRoomError:
-        ledger = Ledger.existing(home.optuna_db, alone=True)
+        ledger = Ledger.existing(home.database, alone=True)
     with closing(ledger):
         yield ledger
 

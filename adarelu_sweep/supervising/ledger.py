@@ -6,42 +6,33 @@ that carries the cell's key, and never again: what waits is the plan minus the t
 beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with trials of its own.
 """
 
+import re
 import sqlite3
-from contextlib import suppress
-from functools import partial
+from contextlib import AbstractContextManager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import MetaData, event, select, text
+from sqlalchemy import MetaData, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.filesystems import network_filesystem
+from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
-from adarelu_sweep.supervising.changes import insert_trial
-from adarelu_sweep.supervising.opening import (
-    BUSY_TIMEOUT_SECONDS,
-    AloneConnection,
-    damage_explained,
-    make,
-    read_record,
-    refuse_others,
-    set_journal,
-)
+from adarelu_sweep.supervising.changes import find_trial, insert_trial
+from adarelu_sweep.supervising.databases import open_file, open_server, owned, owner, server_address
+from adarelu_sweep.supervising.opening import damage_explained, read_record
 from adarelu_sweep.supervising.patience import Patience, no_room_explained
-from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
+from adarelu_sweep.supervising.trials import CELL, LedgerTrial, attributes, ledger_trial
 
+_TABLES = re.compile(r"(study|trial)_|studies$|trials$")  # a server's database may hold others
 _PLAN = "adarelu_sweep.plan"
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
 
@@ -51,57 +42,45 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Ledger:
     """All studies of one home."""
 
-    def __init__(self, path: Path, alone: bool = False) -> None:
-        """Open the SQLite file, making it if need be; raise UserError if it cannot be used.
+    def __init__(self, where: Path | str, alone: bool = False) -> None:
+        """Open the home's file, or a server's database; raise UserError if it cannot be used.
 
-        If ``alone``, nobody else can use it until it is closed; then a full disk will do.
+        What is not there is made. If ``alone``, nobody else can use a file until it is closed; then
+        a full disk will do.
         """
-        self._patience = Patience()
+        self.patience = Patience()
+        shown = where if isinstance(where, Path) else without_password(where)
         try:
-            with no_room_explained(path):
-                self._open(path, alone)
+            with no_room_explained(shown):
+                if isinstance(where, Path):
+                    self._storage = open_file(where, alone)
+                else:
+                    self._storage = open_server(server_address(where))
+        except UserError:
+            raise
         except (
-            *(UserError, OSError, RuntimeError, sqlite3.Error, UnicodeError),
+            *(OSError, RuntimeError, sqlite3.Error, UnicodeError),
             *(SQLAlchemyError, optuna.exceptions.OptunaError),
         ) as error:
-            if hasattr(self, "_storage"):
-                self.close()
-            if isinstance(error, UserError):
-                raise
             reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: not a usable Optuna database ({reason})") from None
-        with suppress(OSError):  # somebody else's file, opened to look at it
-            path.chmod(0o600)
-
-    def _open(self, path: Path, alone: bool) -> None:
-        if not path.parent.is_dir():
-            raise RuntimeError("there is no such folder")
-        if path.is_dir():
-            raise RuntimeError("it is a folder")
-        # Optuna makes its tables without a thought of others who do so at the same time.
-        with FileLock(path.with_name(f"{path.name}.lock")):
-            refuse_others(path, alone)
-            if not path.exists() or path.stat().st_size == 0:
-                make(path)
-            how: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
-            if alone:  # one connection, which would keep a second one out
-                how["poolclass"] = StaticPool
-                how["connect_args"]["factory"] = AloneConnection
-            self._storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=how)
-        journal = "WAL" if network_filesystem(path) is None else "DELETE"
-        event.listen(self._storage.engine, "connect", partial(set_journal, journal))
-        self._storage.engine.dispose()  # the connections made before the listener was there
-        with self._storage.engine.connect() as connection:
-            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
-        if found != "ok":
-            raise RuntimeError("it is damaged")
+            raise UserError(f"{shown}: not a usable Optuna database ({reason})") from None
+        if isinstance(where, Path):
+            with suppress(OSError):  # somebody else's file, opened to look at it
+                where.chmod(0o600)
 
     @classmethod
-    def existing(cls, path: Path, alone: bool = False) -> "Ledger":
+    def existing(cls, where: Path | str, alone: bool = False) -> "Ledger":
         """Open a home's ledger without making a home where there is none."""
-        if not path.exists():
-            raise UserError(f"no studies in {path.parent}: launch one, or give another --home")
-        return cls(path, alone)
+        if isinstance(where, Path) and not where.exists():
+            raise UserError(f"no studies in {where.parent}: launch one, or give another --home")
+        return cls(where, alone)
+
+    def owned(self, name: str) -> AbstractContextManager[None]:
+        """Have the right to write a study's book where it is a server that gives it.
+
+        Raises TakenError, then or at any write, if another supervisor has it.
+        """
+        return owned(self._storage.engine, name)
 
     def names(self) -> list[str]:
         """Return the names of the studies whose plan is recorded, oldest first."""
@@ -132,7 +111,7 @@ class Ledger:
         study_id = self._make(name)
         self._make_arms(record)
         self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
-        return StudyLedger(self._storage, name, record, self._patience)
+        return StudyLedger(self._storage, name, record, self.patience)
 
     def extend(self, record: StudyRecord) -> "StudyLedger":
         """Replace the plan of a study that its caller supervises by one that adds to it."""
@@ -184,7 +163,7 @@ class Ledger:
         study_id = self._storage.get_study_id_from_name(name)
         plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
         record = read_record(name, plan)
-        return StudyLedger(self._storage, name, record, self._patience)
+        return StudyLedger(self._storage, name, record, self.patience)
 
     def begin_deletion(self, name: str) -> None:
         """Make a study one that can only be deleted, before anything of it is lost."""
@@ -200,7 +179,7 @@ class Ledger:
             s for s in self._storage.get_all_studies() if f"{s.study_name}/".startswith(f"{name}/")
         ]
         tables = MetaData()
-        tables.reflect(self._storage.engine)
+        tables.reflect(self._storage.engine, only=lambda name, _: bool(_TABLES.match(name)))
         studies = [study._study_id for study in own]
         trials = select(tables.tables["trials"].c.trial_id).where(
             tables.tables["trials"].c.study_id.in_(studies)
@@ -236,9 +215,19 @@ class StudyLedger(Book):
     def begin(self, cell: Cell, threads: int) -> LedgerTrial:
         """Make the trial of a cell that never had one, RUNNING, in its first attempt."""
         carried = attributes(cell, threads)
-        make = partial(insert_trial, self._storage.engine, self._study_id, carried)
+        engine, attempts = self._storage.engine, count()
+
+        def make() -> tuple[int, int]:
+            # A server may have made it and be gone before it said so.
+            made = next(attempts) and find_trial(engine, self._study_id, CELL, cell.key)
+            return made or insert_trial(engine, self._study_id, carried)
+
         trial_id, number = self.patience.do(make)
         return ledger_trial(trial_id, number, TrialState.RUNNING, carried, {})
+
+    def owner(self) -> tuple[int, str, str] | None:
+        """Return who supervises the study, where a server knows: process, host, since when."""
+        return owner(self._storage.engine, self.name)
 
     def searches(self) -> "list[ArmBook]":
         """Return the book of every arm's search, in the order of the arms; none without one."""

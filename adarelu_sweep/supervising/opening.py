@@ -49,6 +49,11 @@ def refuse_others(path: Path, alone: bool) -> None:
     ) as connection:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in found}
+    require_optunas(tables)
+
+
+def require_optunas(tables: set[str]) -> None:
+    """Raise RuntimeError for the tables of somebody else; no tables at all are as good."""
     if tables and not {"studies", "trials", "version_info"} <= tables:
         raise RuntimeError("its tables are not Optuna's")
 

@@ -1,10 +1,13 @@
-"""Waiting out a full disk or a locked database, instead of ending a night's training."""
+"""Waiting out a full disk, or a database that is locked or away: no night's work ends by it."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import NO_ROOM
@@ -16,6 +19,7 @@ _TICK = 0.1  # seconds after which a request to stop is noticed
 # How SQLite says it. "disk I/O error" is what it makes of a write that a quota or limit refuses.
 _LOCKED = "database is locked"
 _PASSING = ("database or disk is full", "disk I/O error", _LOCKED)
+_AWAY = "the database server does not answer"
 
 
 class OutOfPatienceError(Exception):
@@ -27,10 +31,10 @@ class NoRoomError(UserError):
 
 
 class Patience:
-    """Repeats what fails for want of room until it succeeds, or until somebody asks to stop.
+    """Repeats what fails for now until it succeeds, or until somebody asks to stop.
 
-    Only what may be repeated at will is to be done this way. Without ``say`` there is no patience:
-    the error is raised as it is.
+    Only what may be repeated at will is to be done this way, also where it has succeeded and the
+    answer was lost. Without ``say`` there is no patience: the error is raised as it is.
     """
 
     def __init__(self) -> None:
@@ -50,7 +54,8 @@ class Patience:
                 if reason is None or self.say is None:
                     raise
                 if not told:
-                    self.say(f"{reason}: what is to be recorded waits until there is room")
+                    until = "it does" if reason.startswith(_AWAY) else "there is room"
+                    self.say(f"{reason}: what is to be recorded waits until {until}")
                     told = True
                 self._pause(reason)
 
@@ -63,7 +68,7 @@ class Patience:
 
 
 @contextmanager
-def no_room_explained(path: Path) -> Iterator[None]:
+def no_room_explained(path: Path | str) -> Iterator[None]:
     """Raise UserError, NoRoomError for one, where something cannot be written for now."""
     try:
         yield
@@ -73,6 +78,8 @@ def no_room_explained(path: Path) -> Iterator[None]:
         reason = passing_reason(error)
         if reason is None:
             raise
+        if reason.startswith(_AWAY):
+            raise UserError(f"{path}: {reason}: repeat the command when it does") from error
         if reason == _LOCKED:
             raise UserError(f"{path}: {reason} by another process: repeat the command") from error
         raise NoRoomError(
@@ -87,8 +94,16 @@ def passing_reason(error: BaseException) -> str | None:
     while cause is not None:  # Optuna and SQLAlchemy wrap what SQLite says
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return str(cause.strerror)
+        if isinstance(cause, OperationalError) and isinstance(cause.orig, _server_trouble()):
+            return f"{_AWAY} ({' '.join(str(cause.orig).split())})"
         for said in _PASSING:
             if said in str(cause):
                 return said
         cause = cause.__cause__
     return None
+
+
+def _server_trouble() -> tuple[type[Exception], ...]:
+    """Return what psycopg, where it is in use, raises on a server or connection in trouble."""
+    psycopg = sys.modules.get("psycopg")
+    return (psycopg.OperationalError,) if psycopg else ()

@@ -12,8 +12,10 @@ from rich.console import Console
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import LocalLauncher
+from adarelu_sweep.secrets import in_one_line
 from adarelu_sweep.signals import StopSignal
 from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display, make_display
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.log import open_log
@@ -21,7 +23,6 @@ from adarelu_sweep.supervising.packing import Packing
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.delivery import Delivery
-from adarelu_sweep.tracking.secrets import in_one_line
 from adarelu_sweep.tracking.snapshot import RunStatus
 from adarelu_sweep.tracking.study_report import StudyReport
 
@@ -93,6 +94,9 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
             if note := record.study.data.subset_note():
                 display.say(note)
             ending = supervisor.run()
+    except TakenError:
+        ending = Ending("interrupted", at_once=True)  # its runs are another supervisor's by now
+        raise
     finally:
         try:
             delivered = _conclude(ledger, ending, delivery, screen.report, display)

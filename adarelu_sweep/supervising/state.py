@@ -51,6 +51,9 @@ def state_of(ledger: StudyLedger, home: Home) -> StudyState:
     """
     study = ledger.record.study
     holder = Lease(home.study_folder(study.name), study.name).holder()
+    if holder is None and (elsewhere := ledger.owner()):
+        process, host, since = elsewhere
+        holder = Holder(host=host, pid=process, process_started=0, since=since)
     agenda = Agenda(ledger, home)
     counts = agenda.counts()
     if holder is None:

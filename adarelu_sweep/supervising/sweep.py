@@ -1,5 +1,6 @@
 """Launching and resuming a study: what is made sure of before it runs."""
 
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
@@ -38,7 +40,6 @@ from adarelu_sweep.tracking.address import (
 )
 from adarelu_sweep.tracking.connecting import given_address
 from adarelu_sweep.tracking.delivered import Delivered
-from adarelu_sweep.tracking.secrets import without_password
 from adarelu_sweep.tracking.snapshot import RunStatus
 
 Extend = Callable[[StudyRecord], StudyRecord]
@@ -88,7 +89,7 @@ def launch(
     """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
     home.create()
     _warn_of_home(home, screen.console)
-    ledger = Ledger(home.optuna_db)
+    ledger = Ledger(home.database)
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
     with no_room_explained(home.root), Claims(home, study.name) as claims:
@@ -113,8 +114,9 @@ def launch(
             workers=machine.workers,
             threads=slots[0].threads,
             pack=AUTO if machine.pack is None else machine.pack,
+            home=_place(home),
         )
-        with Lease(home.study_folder(study.name), study.name):
+        with Lease(home.study_folder(study.name), study.name), ledger.owned(study.name):
             _refuse_leftovers(home.study_folder(study.name))
             study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
@@ -136,11 +138,16 @@ def resume(
     refused is known. If ``retry_failed``, the trials that failed are left to be done, too, from
     then on.
     """
-    ledger = Ledger.existing(home.optuna_db)
-    ledger.open(name)  # without a study there is to be no lease
+    ledger = Ledger.existing(home.database)
+    require_trials(ledger.open(name), home)  # without a study there is to be no lease
     _warn_of_home(home, screen.console)
     lease = Lease(home.study_folder(name), name)
-    with no_room_explained(home.root), lease, Claims(home, name) as claims:
+    with (
+        no_room_explained(home.root),
+        lease,
+        ledger.owned(name),
+        Claims(home, name) as claims,
+    ):
         study_ledger = ledger.open(name)
         record = extend(study_ledger.record) if extend else study_ledger.record
         is_new = record.study != study_ledger.record.study
@@ -166,6 +173,28 @@ def resume(
         pack = record.pack if machine.pack is None else machine.pack
         where = Surroundings(home, slots, data_folder, tracking_uri, pack)
         return study_ledger, run(study_ledger, agenda, where, screen)
+
+
+def require_trials(ledger: StudyLedger, home: Home) -> None:
+    """Raise UserError where a study was begun whose checkpoints are not in this home.
+
+    A server's database is reached from anywhere; trained again without them, epochs would stand in
+    MLflow twice.
+    """
+    name, folder = ledger.record.study.name, home.study_folder(ledger.record.study.name)
+    if home.storage is None or ledger.record.home == _place(home):
+        return
+    if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+        return  # a folder that several machines share
+    if any(book.trials() for book in (ledger, *ledger.searches())):
+        raise UserError(
+            f"the checkpoints of study {name!r} are not in {home.root}, but where it was launched, "
+            f"{ledger.record.home}: give that folder, or one shared with it, as --home"
+        )
+
+
+def _place(home: Home) -> str:
+    return f"{socket.gethostname()}:{home.root}"
 
 
 def require_data(study: Study, data_folder: Path, console: Console) -> None:

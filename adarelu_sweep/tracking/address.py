@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.tracking.secrets import concealed, password_in, without_password
+from adarelu_sweep.secrets import concealed, password_in, without_password
 
 _ANSWER_TIMEOUT = 6.0  # a user is told within 10 s in all, the start of the command included
 _WHO = "who is it?"  # a problem of its own

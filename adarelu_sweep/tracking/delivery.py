@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from threading import Condition, Event, Lock, Thread
 from typing import Protocol
 
-from adarelu_sweep.tracking.secrets import concealed, in_one_line
+from adarelu_sweep.secrets import concealed, in_one_line
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
 from adarelu_sweep.tracking.study_report import StudyReport
 

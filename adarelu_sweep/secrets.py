@@ -33,7 +33,12 @@ _IN_ODBC = re.compile(
     r"(\{(?:[^}]|}})*\}|%7B(?:(?!%7D).|%7D%7D)*%7D|(?:(?!%3B)[^;&\n])*)",
     re.IGNORECASE,
 )
-_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_AUTH_ADMIN_PASSWORD")
+_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "PGPASSWORD",
+)
 _LEAST = 4  # characters; to hide what is shorter would hide half of every message
 
 
@@ -71,6 +76,7 @@ def without_password(address: str) -> str:
 
 def _of_the_environment() -> list[str]:
     secrets = [os.environ.get(name, "") for name in _VARIABLES]
-    if written := password_in(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        secrets += [written, unquote(written), unquote_plus(written)]
+    for address in ("MLFLOW_TRACKING_URI", "ADARELU_SWEEP_STORAGE"):
+        if written := password_in(os.environ.get(address, "")):
+            secrets += [written, unquote(written), unquote_plus(written)]
     return sorted({s for s in secrets if len(s) >= _LEAST}, key=len, reverse=True)

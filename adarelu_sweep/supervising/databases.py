@@ -1,0 +1,207 @@
+"""Where Optuna's book lies: in a file of the home, or on a PostgreSQL server.
+
+On a server, the right to write a study's book is an advisory lock of the one connection that
+writes: a write without the right to it is not possible, the server takes the lock back when its
+holder dies, and a connection that replaces a lost one has the lock again before it is used.
+"""
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna.storages import RDBStorage
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import StaticPool
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.filesystems import network_filesystem
+from adarelu_sweep.supervising.opening import (
+    BUSY_TIMEOUT_SECONDS,
+    AloneConnection,
+    make,
+    refuse_others,
+    require_optunas,
+    set_journal,
+)
+
+# Who it is, as the server's list of connections shows it; other machines read it there.
+_WHO = f"adarelu-sweep {os.getpid()} {socket.gethostname()}"[:63]
+_CONNECT_TIMEOUT = 10  # seconds
+# Seconds. Within a minute the server gives up a connection, and its lock, whose host is gone.
+_KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+_MAKING = "the tables"  # a lock's name, which no study can have
+
+
+def open_file(path: Path, alone: bool = False) -> RDBStorage:
+    """Open an SQLite file, making it if need be; if ``alone``, keep all others out."""
+    if not path.parent.is_dir():
+        raise RuntimeError("there is no such folder")
+    if path.is_dir():
+        raise RuntimeError("it is a folder")
+    # Optuna makes its tables without a thought of others who do so at the same time.
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        refuse_others(path, alone)
+        if not path.exists() or path.stat().st_size == 0:
+            make(path)
+        how: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
+        if alone:  # one connection, which would keep a second one out
+            how["poolclass"] = StaticPool
+            how["connect_args"]["factory"] = AloneConnection
+        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=how)
+    journal = "WAL" if network_filesystem(path) is None else "DELETE"
+    event.listen(storage.engine, "connect", partial(set_journal, journal))
+    storage.engine.dispose()  # the connections made before the listener was there
+    try:
+        with storage.engine.connect() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            raise RuntimeError("it is damaged")
+    except BaseException:
+        storage.engine.dispose()
+        raise
+    return storage
+
+
+def open_server(address: str) -> RDBStorage:
+    """Open a database of a PostgreSQL server, making Optuna's tables if it has none.
+
+    A lost connection is replaced when it is next needed. There is one at a time, so that whoever
+    holds a lock writes with it.
+    """
+    arguments = {
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "application_name": _WHO,
+        "options": _KEEPALIVE,
+    }
+    how: dict[str, Any] = {"connect_args": arguments}
+    engine = create_engine(address, **how)
+    try:
+        with engine.connect() as connection, _locked(connection, _MAKING):
+            require_optunas(set(inspect(connection).get_table_names()))
+            RDBStorage(address, engine_kwargs=how).engine.dispose()  # takes two connections at once
+    finally:
+        engine.dispose()
+    how |= {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 0}
+    return RDBStorage(
+        address, engine_kwargs=how, skip_compatibility_check=True, skip_table_creation=True
+    )
+
+
+def server_address(given: str) -> str:
+    """Return an address as SQLAlchemy takes it; raise UserError for what is none of PostgreSQL."""
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise _not_an_address() from None
+    if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"} or not url.database:
+        raise _not_an_address()
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "a PostgreSQL storage needs psycopg: pip install 'adarelu-sweep[postgresql]'"
+        ) from None
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _not_an_address() -> UserError:
+    return UserError(
+        "--storage is no address of a PostgreSQL database: "
+        "give one such as postgresql+psycopg://USER@HOST/DATABASE"
+    )
+
+
+class TakenError(UserError):
+    """A study's book belongs to another supervisor."""
+
+
+@contextmanager
+def owned(engine: Engine, study: str) -> Iterator[None]:
+    """Have the right to write a study's book; raise TakenError, saying who has it, if one does.
+
+    A file has no such right of its own: there the lease in the home is enough.
+    """
+    if engine.dialect.name == "sqlite":
+        yield
+        return
+    take = partial(_take, study)
+    event.listen(engine, "connect", take)
+    engine.dispose()
+    try:
+        with engine.connect():
+            pass
+        yield
+    finally:
+        event.remove(engine, "connect", take)
+        engine.dispose()
+
+
+def owner(engine: Engine, study: str) -> tuple[int, str, str] | None:
+    """Return who has the right to write a study's book: process, host, and since when."""
+    if engine.dialect.name == "sqlite":
+        return None
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(_HOLDER, _halves(study)).one_or_none()
+    who = re.fullmatch(r"adarelu-sweep (\d+) (.+)", found.application_name) if found else None
+    return (int(who[1]), who[2], found.since) if found and who else None
+
+
+_HOLDER = """
+SELECT a.pid, a.application_name,
+       to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"') AS since
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
+  AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.objsubid = 1
+"""
+
+
+def _take(study: str, connection: Any, _record: Any) -> None:
+    """Take the lock with a connection that was made just now."""
+    with connection.cursor() as cursor:
+        for _attempt in range(2):
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_key(study)])
+            if cursor.fetchone()[0]:
+                break
+            cursor.execute(_HOLDER, _halves(study))
+            holder = cursor.fetchone()
+            # A connection of this process whose loss the server has not noticed yet.
+            if holder and holder[1] == _WHO:
+                cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [holder[0]])
+        else:
+            who = holder[1].removeprefix("adarelu-sweep ") if holder else "another process"
+            process, _, host = who.partition(" ")
+            raise TakenError(
+                f"study {study!r} is being run by process {process} on {host}: wait for it, or "
+                "stop it there first"
+            )
+    connection.commit()
+
+
+@contextmanager
+def _locked(connection: Connection, what: str) -> Iterator[None]:
+    key = {"key": _key(what)}
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+
+
+def _key(name: str) -> int:
+    """Return the number, signed, 64 bits, by which the server knows a lock."""
+    hashed = hashlib.sha256(f"adarelu-sweep/{name}".encode()).digest()
+    return int.from_bytes(hashed[:8], signed=True)
+
+
+def _halves(study: str) -> tuple[int, int]:
+    """Return a lock's number as the server lists it."""
+    return divmod(_key(study) % 2**64, 2**32)

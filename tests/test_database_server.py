@@ -1,0 +1,399 @@
+"""Optuna's book on a PostgreSQL server: who may write it, and what happens when the server is away.
+
+What is the same for a file is in ``test_ledger.py``, which runs over both.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psycopg
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import Engine
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.home import Home
+from adarelu_sweep.supervising.databases import TakenError
+from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.patience import OutOfPatienceError
+from adarelu_sweep.supervising.search import ArmSearch
+from tests.postgres import PASSWORD, PostgresServer
+from tests.sweeps import Command
+from tests.test_ledger import GOOD, plan, record
+from tests.test_search import read
+from tests.waiting import wait_until
+
+HOLDING = """
+import sys
+from adarelu_sweep.supervising.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+with ledger.owned("mine"):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Ledger]:
+    ledger = Ledger(database)
+    ledger.create(record())
+    yield ledger
+    ledger.close()
+
+
+@contextmanager
+def held_elsewhere(database: str) -> Iterator["subprocess.Popen[str]"]:
+    """Another process has the right to write the book."""
+    command = [sys.executable, "-c", HOLDING, database]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+# Who may write
+
+
+def test_one_supervisor_at_a_time(ledger: Ledger, database: str) -> None:
+    with held_elsewhere(database) as process:
+        with pytest.raises(TakenError, match=f"is being run by process {process.pid} on "):
+            ledger.owned("mine").__enter__()
+        owner = ledger.open("mine").owner()
+        assert owner is not None
+        assert owner[0] == process.pid
+        with ledger.owned("another"):  # each study has its own
+            pass
+        process.kill()
+        wait_until(lambda: ledger.open("mine").owner() is None)
+    with ledger.owned("mine"):
+        owner = ledger.open("mine").owner()
+        assert owner is not None
+        assert owner[0] == os.getpid()
+    assert ledger.open("mine").owner() is None
+
+
+def test_a_restart_takes_the_right_to_nobody_else(
+    ledger: Ledger, database: str, postgres: PostgresServer
+) -> None:
+    study = ledger.open("mine")
+    with ledger.owned("mine"):
+        trial = study.begin(plan(study)[0], 1)
+        postgres.stop("immediate")
+        postgres.start()
+        study.report(trial, 1, 50.0)  # on a connection that is made for it, with the right to it
+        done = subprocess.run(
+            [sys.executable, "-c", HOLDING, database], capture_output=True, text=True, input=""
+        )
+        assert f"is being run by process {os.getpid()} on " in done.stderr
+        study.complete(trial, GOOD)
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
+
+
+def test_who_was_replaced_while_the_server_was_away_writes_no_more(
+    ledger: Ledger, database: str, postgres: PostgresServer
+) -> None:
+    study = ledger.open("mine")
+    with ledger.owned("mine"):
+        trial = study.begin(plan(study)[0], 1)
+        postgres.stop("immediate")
+        postgres.start()
+        with held_elsewhere(database) as process:
+            for write in (lambda: study.complete(trial, GOOD), lambda: study.report(trial, 1, 1.0)):
+                with pytest.raises(TakenError, match=f"process {process.pid} on"):
+                    write()
+    assert [trial.state for trial in study.trials()] == [TrialState.RUNNING]
+
+
+def test_a_connection_that_the_server_thinks_alive_gives_the_right_up(
+    ledger: Ledger, database: str
+) -> None:
+    """A host that was cut off for a while, and comes back before the server has noticed."""
+    study = ledger.open("mine")
+    with ledger.owned("mine"):
+        left = study._storage.engine.raw_connection()
+        left.detach()  # the pool makes another one; this one stays open
+        study.begin(plan(study)[0], 1)
+        with pytest.raises(psycopg.OperationalError), left.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
+# A server that goes away
+
+
+def test_what_is_to_be_recorded_waits_for_the_server(
+    ledger: Ledger, postgres: PostgresServer
+) -> None:
+    study = ledger.open("mine")
+    said: list[str] = []
+    study.patience.say = said.append
+    with ledger.owned("mine"):
+        trial = study.begin(plan(study)[0], 1)
+        postgres.stop()
+        starting = threading.Timer(2.0, postgres.start)
+        starting.start()
+        study.report(trial, 1, 50.0)
+        study.complete(trial, GOOD)
+        starting.join()
+    assert len(said) == 1
+    assert re.match(r"the database server does not answer \(.*\): what is to be recorded ", said[0])
+    assert PASSWORD not in said[0]
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
+
+
+def test_who_asks_to_stop_does_not_wait(ledger: Ledger, postgres: PostgresServer) -> None:
+    study = ledger.open("mine")
+    study.patience.say = print
+    study.patience.exhausted = True
+    postgres.stop()
+    try:
+        with pytest.raises(OutOfPatienceError):
+            study.begin(plan(study)[0], 1)
+    finally:
+        postgres.start()
+    study.patience.exhausted = False
+    assert study.trials() == []
+
+
+@pytest.mark.parametrize("change", ["begin", "complete", "resume", "lose"])
+def test_an_answer_that_is_lost_after_the_change_was_made(
+    ledger: Ledger, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = ledger.open("mine")
+    study.patience.say = lambda _line: None
+    trial = study.begin(plan(study)[0], 1)
+    changes: dict[str, Any] = {
+        "begin": lambda: study.begin(plan(study)[1], 1),
+        "complete": lambda: study.complete(trial, GOOD),
+        "resume": lambda: study.resume(study.hand_back(trial)),
+        "lose": lambda: study.lose(trial),
+    }
+    with lost_answers(study._storage.engine, monkeypatch) as lost:
+        after = changes[change]()
+    assert lost
+    assert study.trials()[after.number] == after
+    assert len(study.trials()) == (2 if change == "begin" else 1)
+
+
+@contextmanager
+def lost_answers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
+    """The server carries commits out, and its connection breaks before it says so.
+
+    The 1st, 3rd, 6th, 10th and so on; the dialect is where all commits of this engine pass.
+    """
+    losing = set(accumulate(range(1, 100)))
+    commit = engine.dialect.do_commit
+    count: list[None] = []
+
+    def committed(connection: Any) -> None:
+        commit(connection)
+        count.append(None)
+        if len(count) in losing:
+            connection.driver_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.dialect, "do_commit", committed)
+        yield count
+
+
+def test_the_making_of_a_searchs_trial_survives_lost_answers(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    searched = record().model_copy(update={"study": read(tmp_path)})
+    ledger = Ledger(database)
+    study = ledger.create(searched)
+    study.patience.say = lambda _line: None
+    undisturbed = Ledger(tmp_path / "optuna.db").create(searched)
+    proposals = []
+    for each in (undisturbed, study):
+        search = ArmSearch(each.record.study, each.searches()[0])
+        if each is study:
+            with lost_answers(study._storage.engine, monkeypatch) as lost:
+                proposals.append([search.ask(1)[1].params for _ in range(3)])
+            assert len(lost) > 10
+        else:
+            proposals.append([search.ask(1)[1].params for _ in range(3)])
+    assert proposals[0] == proposals[1]
+    assert len(study.searches()[0].trials()) == 3
+    ledger.close()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("mysql://me@host/db", "--storage is no address of a PostgreSQL database"),
+        ("sqlite:///optuna.db", "--storage is no address of a PostgreSQL database"),
+        ("postgresql://me@host", "--storage is no address of a PostgreSQL database"),
+        ("nonsense", "--storage is no address of a PostgreSQL database"),
+        ("postgresql://me@127.0.0.1:1/db", "repeat the command when it does"),
+        ("postgresql://me@host.invalid/db", "repeat the command when it does"),
+    ],
+)
+def test_addresses_that_cannot_be_used(given: str, complaint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Ledger(given)
+    assert complaint in str(caught.value)
+
+
+def test_a_wrong_password_is_not_shown(postgres: PostgresServer) -> None:
+    wrong = postgres.address("postgres", password="wrong-one")
+    with pytest.raises(UserError, match="password authentication failed") as caught:
+        Ledger(wrong)
+    assert "wrong-one" not in str(caught.value)
+
+
+def test_a_database_of_somebody_else_is_left_alone(database: str) -> None:
+    """MLflow's above all: both have a table ``alembic_version``."""
+    address = database.replace("+psycopg", "")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id integer)")
+        with pytest.raises(UserError, match="its tables are not Optuna's"):
+            Ledger(database)
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert tables.fetchall() == [("experiments",)]
+
+
+def test_a_deletion_keeps_to_optunas_tables(ledger: Ledger, database: str) -> None:
+    address = database.replace("+psycopg", "")
+    ledger.create(record("another"))
+    study = ledger.open("mine")
+    study.complete(study.begin(plan(study)[0], 1), GOOD)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE TABLE others (study_id integer, trial_id integer)")
+        connection.execute("INSERT INTO others VALUES (1, 1), (2, 2)")
+        ledger.delete("mine")
+        assert connection.execute("SELECT count(*) FROM others").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (0,)
+    assert ledger.names() == ["another"]
+
+
+# Homes
+
+
+def test_a_home_keeps_its_storage_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql+psycopg://me:secret@host/db"
+    monkeypatch.setenv("ADARELU_SWEEP_STORAGE", address)
+    home = Home.locate(tmp_path / "home")
+    assert home.database == address
+    assert "secret" not in f"{home} {home.shown_database}"
+    home.create()
+    assert (home.root / "storage").read_text() == "postgresql+psycopg://me@host/db"
+    assert Home.locate(home.root).database == address  # the same: with the password
+    monkeypatch.delenv("ADARELU_SWEEP_STORAGE")
+    assert Home.locate(home.root).database == "postgresql+psycopg://me@host/db"
+    monkeypatch.setenv("ADARELU_SWEEP_STORAGE", "postgresql://me@host/other")
+    with pytest.raises(UserError, match=r"are in postgresql\+psycopg://me@host/db: give another"):
+        Home.locate(home.root)
+    own = tmp_path / "own"
+    own.mkdir()
+    Ledger(own / "optuna.db").close()
+    with pytest.raises(UserError, match=r"are in its optuna\.db"):
+        Home.locate(own)
+
+
+# Whole studies
+
+
+@pytest.fixture
+def commands(tmp_path: Path, database: str) -> Iterator[list[Command]]:
+    """Two homes, as on two machines, with one database."""
+    several = [Command(tmp_path / name, ADARELU_SWEEP_STORAGE=database) for name in ("one", "two")]
+    yield several
+    for command in several:
+        command.close()
+
+
+def in_optuna(database: str) -> list[optuna.trial.FrozenTrial]:
+    if "small" not in optuna.get_all_study_names(database):
+        return []  # not yet
+    return optuna.load_study(study_name="small", storage=database).trials
+
+
+def test_a_study_seen_and_refused_from_another_home(
+    commands: list[Command], study_file: Path, database: str
+) -> None:
+    one, two = commands
+    running = one.start("launch", study_file, "--set", "training.epochs=100")
+    wait_until(lambda: any(line.startswith("small: running") for line in listed(two)))
+    assert f"process {running.pid} on " in two.succeed("status", "small")
+    for verb in (["resume", "small"], ["delete", "small", "--yes"]):
+        refused = two.run(*verb)
+        assert refused.returncode == 2
+        assert "small" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    again = two.run("launch", study_file)
+    assert again.returncode == 2
+    assert "study 'small' exists" in again.stderr
+    wait_until(lambda: any(t.intermediate_values for t in in_optuna(database)))
+    running.kill()
+    running.communicate()
+    wait_until(lambda: listed(two) == [line for line in listed(two) if "interrupted" in line])
+    elsewhere = two.run("resume", "small")
+    assert elsewhere.returncode == 2
+    assert f"{one.home}: give that folder" in elsewhere.stderr
+    assert [path.name for path in (two.home / "trials" / "small").iterdir()] == ["lease.lock"]
+    stopped = one.start("resume", "small")
+    wait_until(lambda: "small: running" in one.succeed("list"))
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(30) == 143
+    one.succeed("delete", "small", "--yes")
+    assert two.succeed("list") == "no studies yet\n"
+    for folder in (one.home, two.home):
+        for path in folder.rglob("*"):
+            assert not path.is_file() or PASSWORD.encode() not in path.read_bytes()
+
+
+def listed(command: Command) -> list[str]:
+    return command.succeed("list").splitlines()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_sixteen_workers_and_a_restart_of_the_server(
+    commands: list[Command], study_file: Path, database: str, postgres: PostgresServer
+) -> None:
+    """Nothing lost, nothing twice."""
+    command = commands[0]
+    running = command.start(
+        *("launch", study_file, "--workers", "16", "--set", "matrix.seeds=20"),
+        *("--set", "training.epochs=4"),
+    )
+    wait_until(
+        lambda: sum(t.state is TrialState.COMPLETE for t in in_optuna(database)) >= 8, seconds=400
+    )
+    postgres.stop("immediate")
+    threading.Event().wait(3)
+    postgres.start()
+    _, err = running.communicate(timeout=400)
+    assert running.returncode == 0, err
+    assert err.count("the database server does not answer") == 1
+    trials = in_optuna(database)
+    assert len({trial.user_attrs["cell"] for trial in trials}) == len(trials) == 40
+    for trial in trials:
+        assert trial.state is TrialState.COMPLETE
+        assert sorted(trial.intermediate_values) == [1, 2, 3, 4]
+        assert trial.user_attrs["attempts"] == 1
