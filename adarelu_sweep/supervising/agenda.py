@@ -1,8 +1,7 @@
 """What a study has still to train, and in which order: the cells of its plan, or a search first."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,36 +19,60 @@ from adarelu_sweep.tracking.delivered import Delivered
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}
 
 
-@dataclass
 class Job:
-    """A trial of the study: what it trains, where it stands, and the book that says so."""
+    """A trial of the study: what it trains, where it stands, and the book that says so.
 
-    cell: Cell
-    trial: LedgerTrial
-    book: Book
-    folder: Path
-    search: ArmSearch | None = None
-    """The search that it is part of, which may end it early."""
-    pack: int = 1
-    """How many trials its worker was given at once, itself included."""
-    epochs_done: int = 0
-    lost_in: int | None = None
-    """The slot in which its worker was lost last."""
-    alone: bool = False
-    """It is to have a worker to itself: what went wrong in a pack may be another's fault."""
-    alone_on: str | None = None
-    """The device whose memory it could not share; it is tried again alone there."""
+    Args:
+        cell: What it trains.
+        trial: Where it stands.
+        book: What says so.
+        folder: Where its checkpoint is.
+        tally: How many trials of the study are in each state; kept up to date.
+        search: The search that it is part of, which may end it early.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        trial: LedgerTrial,
+        book: Book,
+        folder: Path,
+        tally: Counter[TrialState],
+        search: ArmSearch | None = None,
+    ) -> None:
+        self.cell = cell
+        self.book = book
+        self.folder = folder
+        self.search = search
+        self.pack = 1
+        """How many trials its worker was given at once, itself included."""
+        self.epochs_done = 0
+        self.lost_in: int | None = None
+        """The slot in which its worker was lost last."""
+        self.alone = False
+        """It is to have a worker to itself: what went wrong in a pack may be another's fault."""
+        self.alone_on: str | None = None
+        """The device whose memory it could not share; it is tried again alone there."""
+        self._trial = trial
+        self._tally = tally
+        tally[trial.state] += 1
+
+    @property
+    def trial(self) -> LedgerTrial:
+        """Where it stands."""
+        return self._trial
+
+    @trial.setter
+    def trial(self, trial: LedgerTrial) -> None:
+        self._tally[self._trial.state] -= 1
+        self._tally[trial.state] += 1
+        self._trial = trial
 
     @property
     def key(self) -> str:
         """Tells it from every other trial of the study: its Optuna number, in its book."""
         number = str(self.trial.number)
         return number if self.search is None else f"{self.search.book.index}/{number}"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has still to be trained."""
-        return self.trial.state in _OPEN
 
     @property
     def lacking(self) -> float:
@@ -76,6 +99,7 @@ class Agenda:
         self._home = home
         self._study = ledger.record.study
         self._jobs: dict[str, Job] = {}
+        self._tally: Counter[TrialState] = Counter()
         self._known = {trial.cell: trial for trial in ledger.trials()}
         self._cells: deque[Cell] = deque()  # never begun
         self._searches = [ArmSearch(self._study, book) for book in ledger.searches()]
@@ -86,7 +110,7 @@ class Agenda:
         if not self._searches:
             self._plan(cells(self._study))
         self._plan_confirmations()
-        self._returned = deque(job for job in self._jobs.values() if job.is_open)
+        self._returned = deque(job for job in self._jobs.values() if job.trial.state in _OPEN)
 
     def jobs(self) -> list[Job]:
         """Return every trial that was ever begun."""
@@ -95,11 +119,11 @@ class Agenda:
     def counts(self) -> Counts:
         """Return how many trials are in which state; those to come wait."""
         total = len(self._jobs) + self._to_begin()
-        return Counts.of(total, (job.trial for job in self._jobs.values()))
+        return Counts.of(total, self._tally)
 
     def left(self) -> int:
         """Return how many trials have still to end."""
-        return self._to_begin() + sum(job.is_open for job in self._jobs.values())
+        return self._to_begin() + sum(self._tally[state] for state in _OPEN)
 
     def waiting(self) -> int:
         """Return how many trials nobody has in hand."""
@@ -257,12 +281,12 @@ class Agenda:
 
     def _job(self, cell: Cell, trial: LedgerTrial) -> Job:
         folder = self._home.trial_folder(self._study.name, trial.number)
-        return Job(cell, trial, self._ledger, folder)
+        return Job(cell, trial, self._ledger, folder, self._tally)
 
     def _search_job(self, search: ArmSearch, cell: Cell, trial: LedgerTrial) -> Job:
         book = search.book
         folder = self._home.search_trial_folder(self._study.name, book.index, trial.number)
-        return Job(cell, trial, book, folder, search)
+        return Job(cell, trial, book, folder, self._tally, search)
 
     def _trials_of(self, search: ArmSearch) -> list[LedgerTrial]:
         return [job.trial for job in self._jobs.values() if job.search is search]

@@ -29,7 +29,8 @@ class Crew:
         self._workers: set[Worker] = set()
         self._idle: set[Worker] = set()
         self._about: dict[Worker, Ready] = {}
-        self._deadlines: dict[Worker, float] = {}
+        self._deadlines: dict[Worker, float] = {}  # as if no time had been excused
+        self._excused = 0.0  # seconds
         self._killed: dict[Worker, str] = {}
         self._failed_starts: Counter[int] = Counter()
 
@@ -109,20 +110,19 @@ class Crew:
 
     def _expect(self, worker: Worker, patience: float) -> None:
         if worker not in self._killed:
-            self._deadlines[worker] = time.monotonic() + patience
+            self._deadlines[worker] = time.monotonic() - self._excused + patience
 
     def excuse(self, seconds: float) -> None:
         """Leave out a time in which nobody was answered: who waits for an answer is not silent."""
-        for worker in self._deadlines:
-            self._deadlines[worker] += seconds
+        self._excused += seconds
 
     def deadline(self) -> float:
         """Return when the first worker counts as silent (``time.monotonic``), if ever."""
-        return min(self._deadlines.values(), default=float("inf"))
+        return min(self._deadlines.values(), default=float("inf")) + self._excused
 
     def silent(self) -> list[Worker]:
         """Return the workers that have given no sign for too long."""
-        now = time.monotonic()
+        now = time.monotonic() - self._excused
         return [worker for worker, deadline in self._deadlines.items() if deadline <= now]
 
     def kill(self, worker: Worker, reason: str) -> bool:
@@ -130,7 +130,7 @@ class Crew:
         if worker in self._killed:
             return False
         self._killed[worker] = reason
-        self._deadlines[worker] = time.monotonic() + _KILL_PATIENCE
+        self._deadlines[worker] = time.monotonic() - self._excused + _KILL_PATIENCE
         worker.kill()
         return True
 

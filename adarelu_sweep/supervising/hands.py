@@ -11,6 +11,7 @@ class Hands:
 
     def __init__(self) -> None:
         self._jobs: dict[Worker, dict[int, Job]] = {}
+        self._alone: dict[Worker, str] = {}  # those who have a trial that has a device to itself
 
     def __bool__(self) -> bool:
         """Return whether any worker has something in hand."""
@@ -32,6 +33,10 @@ class Hands:
         """Return what a worker has in hand."""
         return list(self._jobs.get(worker, {}).values())
 
+    def is_alone_on(self, device: str) -> bool:
+        """Return whether a trial in hand has this device to itself."""
+        return device in self._alone.values()
+
     def find(self, worker: Worker, number: int) -> Job | None:
         """Return the trial of this number, if the worker has it in hand."""
         return self._jobs.get(worker, {}).get(number)
@@ -41,9 +46,13 @@ class Hands:
         for job in jobs:
             job.pack = len(jobs)
         self._jobs[worker] = {job.trial.number: job for job in jobs}
+        for job in jobs:
+            if job.alone_on is not None:
+                self._alone[worker] = job.alone_on
 
     def take_back(self, worker: Worker, job: Job) -> None:
         """Take a trial out of a worker's hand."""
         del self._jobs[worker][job.trial.number]
         if not self._jobs[worker]:
             del self._jobs[worker]
+            self._alone.pop(worker, None)

@@ -36,21 +36,22 @@ class Sharing:
             return [self._agenda.take_alone(slot.device)] if alone else []
         if self._is_closed(slot.device):
             return []
-        share = self._share()
         spread = len(self._crew.slots) > 1
         job = self._agenda.take(slot, spread)
         if job is None:
             return []
-        most = min(self._packing.size(slot, job.cell.settings), share)
+        most = self._packing.size(slot, job.cell.settings)
+        if most > 1:  # or else what all have in hand need not be looked at
+            most = min(most, self._share())
         return [job, *self._agenda.take_along(job, most - 1, slot, spread)]
 
     def _share(self) -> int:
-        """Return how many trials of all that are left would be one worker's.
+        """Return how many trials of all that are left would be one worker's, the taken one too.
 
         Those in hand count by the epochs that they lack: their workers will soon want some, too.
         """
         lacking = sum(job.lacking for job in self._hands.jobs())
-        left = self._agenda.waiting() + round(lacking)
+        left = self._agenda.waiting() + 1 + round(lacking)
         return ceil(left / max(1, len(self._crew.slots)))
 
     def needs(self, device: str) -> bool:
@@ -61,7 +62,7 @@ class Sharing:
 
     def _is_closed(self, device: str) -> bool:
         """Return whether a trial has this device to itself."""
-        return any(job.alone_on == device for job in self._hands.jobs())
+        return self._hands.is_alone_on(device)
 
     def may_go(self, worker: Worker) -> bool:
         """Return whether a worker that waits does so for nothing, or keeps a device from another.

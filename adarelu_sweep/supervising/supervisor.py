@@ -271,6 +271,8 @@ class Supervisor:
 
     def _staff(self) -> None:
         """Start workers in vacant slots, as many as there are trials left."""
+        if not self._agenda.left():
+            return
         for slot in self._crew.vacancies():
             if not self._stop and self._sharing.needs(slot.device):
                 self._patience.do(partial(self._crew.start, slot))
@@ -286,9 +288,10 @@ class Supervisor:
 
     def _fill(self) -> None:
         """Give those that wait what there is to do, let go who is not needed, replace who is."""
-        for worker in self._crew.idle():
-            if not self._stop and (jobs := self._sharing.take(worker)):
-                self._begin(worker, jobs)
+        if self._agenda.waiting() and not self._stop:
+            for worker in self._crew.idle():
+                if jobs := self._sharing.take(worker):
+                    self._begin(worker, jobs)
         for worker in self._crew.idle():
             self._display.idle(worker.slot)
             if self._stop or self._sharing.may_go(worker):

@@ -1,6 +1,6 @@
 """One trial as the Optuna book has it, its result, and how many are in which state."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,13 +57,12 @@ class Counts:
     waiting: int
 
     @classmethod
-    def of(cls, total: int, trials: Iterable[LedgerTrial]) -> "Counts":
-        """Count the trials of a study that has ``total`` cells."""
-        states = [trial.state for trial in trials]
-        complete = states.count(TrialState.COMPLETE)
-        pruned = states.count(TrialState.PRUNED)
-        failed = states.count(TrialState.FAIL)
-        running = states.count(TrialState.RUNNING)
+    def of(cls, total: int, states: Mapping[TrialState, int]) -> "Counts":
+        """Return the counts of a study of ``total`` trials, from those that were begun by state."""
+        complete = states.get(TrialState.COMPLETE, 0)
+        pruned = states.get(TrialState.PRUNED, 0)
+        failed = states.get(TrialState.FAIL, 0)
+        running = states.get(TrialState.RUNNING, 0)
         waiting = total - complete - pruned - failed - running
         return cls(total, complete, pruned, failed, running, waiting)
 
