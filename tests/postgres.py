@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 PASSWORD = "pg p@ss:word/1"  # as awkward in an address as one may be
-_ESCAPED = "pg%20p%40ss%3Aword%2F1"
+ESCAPED = "pg%20p%40ss%3Aword%2F1"
 _PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -57,7 +57,7 @@ class PostgresServer:
         return self.address(name)
 
     def address(
-        self, name: str, scheme: str = "postgresql+psycopg", password: str = _ESCAPED
+        self, name: str, scheme: str = "postgresql+psycopg", password: str = ESCAPED
     ) -> str:
         who = f"sweeper:{password}" if password else "sweeper"
         return f"{scheme}://{who}@127.0.0.1:{self.port}/{name}"

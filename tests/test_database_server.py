@@ -18,24 +18,34 @@ from typing import Any
 import optuna
 import psycopg
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import Engine
+from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising import patience
 from adarelu_sweep.supervising.databases import TakenError
+from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.migrating import migrate
 from adarelu_sweep.supervising.patience import OutOfPatienceError
 from adarelu_sweep.supervising.search import ArmSearch
-from tests.postgres import PASSWORD, PostgresServer
+from tests.postgres import ESCAPED, PASSWORD, PostgresServer
 from tests.sweeps import Command
 from tests.test_ledger import GOOD, plan, record
+from tests.test_ledger import in_optuna as in_optuna_of
 from tests.test_search import read
 from tests.waiting import wait_until
 
 HOLDING = """
 import sys
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.migrating import migrate
 ledger = Ledger(sys.argv[1])
 with ledger.owned("mine"):
     print("mine", flush=True)
@@ -218,6 +228,7 @@ def lost_answers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
 def test_the_making_of_a_searchs_trial_survives_lost_answers(
     database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(patience, "_PAUSE", 0.01)
     searched = record().model_copy(update={"study": read(tmp_path)})
     ledger = Ledger(database)
     study = ledger.create(searched)
@@ -315,6 +326,124 @@ def test_a_home_keeps_its_storage_without_the_password(
         Home.locate(own)
 
 
+# From a file to a server
+
+
+def test_a_home_moves_to_a_server(database: str, tmp_path: Path, search_study: Study) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    searched = record("tuned").model_copy(update={"study": search_study})
+    search = ArmSearch(search_study, here.create(searched).searches()[0])
+    for _ in range(2):
+        _, trial = search.ask(1)
+        search.book.report(trial, 1, 50.0)
+        search.book.complete(trial, GOOD)
+    mine = here.create(record())
+    mine.complete(mine.begin(plan(mine)[0], 1), GOOD)
+    mine.fail(mine.begin(plan(mine)[1], 1), "no")
+    mine.hand_back(mine.begin(plan(mine)[2], 1))
+    mine.begin(plan(mine)[3], 2)  # as a killed supervisor leaves it
+    before = {name: frozen(home.optuna_db, name) for name in ("mine", *searches(here))}
+    here.close()
+
+    said: list[str] = []
+    migrate(home, database, said.append)
+    assert said[:2] == [
+        "tuned: 2 trials copied and compared",
+        "mine: 4 trials copied and compared",
+    ]
+    moved = Home.locate(home.root)
+    assert not home.optuna_db.exists()
+    assert moved.storage == database.replace(f":{ESCAPED}@", "@")
+    there = Ledger(database)
+    assert there.names() == ["tuned", "mine"]
+    assert {name: frozen(database, name) for name in before} == before
+    after = there.open("mine")
+    after.repair()
+    assert [trial.state.name for trial in after.trials()] == [
+        *("COMPLETE", "FAIL", "WAITING", "WAITING")
+    ]
+    again = ArmSearch(search_study, there.open("tuned").searches()[0])
+    assert again.ask(1)[1].number == 2
+    there.close()
+
+
+@pytest.mark.parametrize("commits", [3, 11, 14])
+def test_a_move_that_is_cut_off_changes_nothing_and_is_repeated(
+    database: str, tmp_path: Path, commits: int
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    study = here.create(record())
+    for cell in plan(study)[:4]:
+        study.complete(study.begin(cell, 1), GOOD)
+    here.close()
+    cut = subprocess.run([sys.executable, "-c", CUT_OFF, str(home.root), database, str(commits)])
+    assert cut.returncode == 9
+    there = Ledger(database)
+    assert there.names() == []
+    assert Home.locate(home.root).database == home.optuna_db
+    migrate(home, database, lambda _line: None)
+    assert there.names() == ["mine"]
+    assert len(there.open("mine").trials()) == 4
+    there.close()
+
+
+CUT_OFF = """
+import os, sys
+from pathlib import Path
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from adarelu_sweep.home import Home
+from adarelu_sweep.supervising.migrating import migrate
+
+left, commit = int(sys.argv[3]), PGDialect_psycopg.do_commit
+
+def cut_off(self, connection):
+    global left
+    commit(self, connection)
+    left -= 1
+    if not left:
+        os._exit(9)
+
+PGDialect_psycopg.do_commit = cut_off
+migrate(Home(Path(sys.argv[1])), sys.argv[2], print)
+"""
+
+
+def test_a_move_is_refused_where_it_would_lose_something(database: str, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    here.create(record())
+    here.close()
+    running = Lease(home.study_folder("mine"), "mine")
+    with running, pytest.raises(UserError, match="is being run by process"):
+        migrate(home, database, print)
+    optuna.create_study(study_name="mine", storage=database, direction="maximize").ask()
+    with pytest.raises(UserError, match="'mine' that is not adarelu-sweep's"):
+        migrate(home, database, print)
+    assert len(optuna.load_study(study_name="mine", storage=database).trials) == 1
+    assert Home.locate(home.root).database == home.optuna_db
+
+
+def frozen(where: Path | str, name: str) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in vars(trial).items() if key != "_trial_id"}
+        for trial in in_optuna_of(where, name)
+    ]
+
+
+def searches(ledger: Ledger) -> list[str]:
+    return [book.name for book in ledger.open("tuned").searches()]
+
+
+@pytest.fixture
+def search_study(tmp_path: Path) -> Study:
+    return read(tmp_path)
+
+
 # Whole studies
 
 
@@ -328,11 +457,13 @@ def commands(tmp_path: Path, database: str) -> Iterator[list[Command]]:
 
 
 def in_optuna(database: str) -> list[optuna.trial.FrozenTrial]:
-    if "small" not in optuna.get_all_study_names(database):
+    storage = RDBStorage(database, engine_kwargs={"poolclass": NullPool})  # asked again and again
+    if "small" not in optuna.get_all_study_names(storage):
         return []  # not yet
-    return optuna.load_study(study_name="small", storage=database).trials
+    return optuna.load_study(study_name="small", storage=storage).trials
 
 
+@pytest.mark.long
 def test_a_study_seen_and_refused_from_another_home(
     commands: list[Command], study_file: Path, database: str
 ) -> None:

@@ -410,6 +410,7 @@ def test_two_workers_give_the_numbers_of_their_threads(
     }
 
 
+@pytest.mark.long
 def test_a_running_study_is_refused_to_others(
     command: Command, study_file: Path, name: str
 ) -> None:

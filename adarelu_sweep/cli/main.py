@@ -27,6 +27,7 @@ _COMMANDS = {
     "delete": ("deleting", "Delete a study with all that belongs to it."),
     "ui": ("servers", "Open the home's records in MLflow's UI."),
     "server": ("servers", "Start, stop or look at the home's MLflow server."),
+    "home": ("homes", "Move a home's studies to a database server."),
     "data": ("data", "Fetch and list data sets."),
 }
 

@@ -28,15 +28,20 @@ def _use_storage(_ctx: click.Context, _option: click.Parameter, given: str | Non
     if given is None:
         return
     from adarelu_sweep.home import STORAGE
+
+    refuse_password("--storage", given)
+    os.environ[STORAGE] = given
+
+
+def refuse_password(option: str, address: str) -> None:
+    """Raise UserError for a database's address from the command line that holds a password."""
     from adarelu_sweep.secrets import password_in, without_password
 
-    if password_in(given):
+    if password_in(address):
         raise UserError(
-            "--storage holds a password, and all on this machine can read command lines: give "
-            f"{without_password(given)}, and the password in PGPASSWORD or ~/.pgpass, or give the "
-            f"whole address in {STORAGE}"
+            f"{option} holds a password, and all on this machine can read command lines: give "
+            f"{without_password(address)}, and the password in PGPASSWORD or ~/.pgpass"
         )
-    os.environ[STORAGE] = given
 
 
 storage_option: Decorator = click.option(

@@ -16,6 +16,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import TrialState
 from sqlalchemy import MetaData, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,7 +34,8 @@ from adarelu_sweep.supervising.patience import Patience, no_room_explained
 from adarelu_sweep.supervising.trials import CELL, LedgerTrial, attributes, ledger_trial
 
 _TABLES = re.compile(r"(study|trial)_|studies$|trials$")  # a server's database may hold others
-_PLAN = "adarelu_sweep.plan"
+PLAN = "adarelu_sweep.plan"
+"""The attribute of an Optuna study that makes it one of ours."""
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,9 +55,9 @@ class Ledger:
         try:
             with no_room_explained(shown):
                 if isinstance(where, Path):
-                    self._storage = open_file(where, alone)
+                    self.storage = open_file(where, alone)
                 else:
-                    self._storage = open_server(server_address(where))
+                    self.storage = open_server(server_address(where))
         except UserError:
             raise
         except (
@@ -80,7 +82,7 @@ class Ledger:
 
         Raises TakenError, then or at any write, if another supervisor has it.
         """
-        return owned(self._storage.engine, name)
+        return owned(self.storage.engine, name)
 
     def names(self) -> list[str]:
         """Return the names of the studies whose plan is recorded, oldest first."""
@@ -89,9 +91,9 @@ class Ledger:
     def _recorded(self) -> dict[str, bool]:
         """Return the names of all that is recorded, and whether it is half deleted."""
         with damage_explained():
-            studies = self._storage.get_all_studies()
+            studies = self.storage.get_all_studies()
         studies.sort(key=lambda study: study._study_id)
-        return {s.study_name: _DELETION in s.user_attrs for s in studies if _PLAN in s.user_attrs}
+        return {s.study_name: _DELETION in s.user_attrs for s in studies if PLAN in s.user_attrs}
 
     def refuse_existing(self, name: str) -> None:
         """Raise UserError if a study of that name exists."""
@@ -110,8 +112,8 @@ class Ledger:
         self.refuse_existing(name)
         study_id = self._make(name)
         self._make_arms(record)
-        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
-        return StudyLedger(self._storage, name, record, self.patience)
+        self.storage.set_study_user_attr(study_id, PLAN, record.model_dump_json())
+        return StudyLedger(self.storage, name, record, self.patience)
 
     def extend(self, record: StudyRecord) -> "StudyLedger":
         """Replace the plan of a study that its caller supervises by one that adds to it."""
@@ -119,8 +121,8 @@ class Ledger:
         for book in self.open(name).searches():
             book.keep_index()
         self._make_arms(record)
-        study_id = self._storage.get_study_id_from_name(name)
-        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
+        study_id = self.storage.get_study_id_from_name(name)
+        self.storage.set_study_user_attr(study_id, PLAN, record.model_dump_json())
         return self.open(name)
 
     def _make_arms(self, record: StudyRecord) -> None:
@@ -128,20 +130,20 @@ class Ledger:
         if not record.study.search:
             return
         prefix = f"{record.study.name}/"
-        there = [s for s in self._storage.get_all_studies() if s.study_name.startswith(prefix)]
+        there = [s for s in self.storage.get_all_studies() if s.study_name.startswith(prefix)]
         indexed = {s.study_name for s in there if INDEX in s.user_attrs}
         free = count(max((s.user_attrs.get(INDEX, -1) for s in there), default=-1) + 1)
         for arm in record.study.arms():
             if (name := prefix + arm.label) not in indexed:
-                self._storage.set_study_user_attr(self._make(name), INDEX, next(free))
+                self.storage.set_study_user_attr(self._make(name), INDEX, next(free))
 
     def _make(self, name: str) -> int:
         """Make an Optuna study, or take one that a launch left which was cut off."""
         try:
-            return self._storage.create_new_study([StudyDirection.MAXIMIZE], name)
+            return self.storage.create_new_study([StudyDirection.MAXIMIZE], name)
         except DuplicatedStudyError:
-            study_id = self._storage.get_study_id_from_name(name)
-            if self._storage.get_all_trials(study_id, False):
+            study_id = self.storage.get_study_id_from_name(name)
+            if self.storage.get_all_trials(study_id, False):
                 raise UserError(
                     f"the Optuna database holds a study {name!r} that is not adarelu-sweep's: "
                     "launch under another --name"
@@ -160,31 +162,33 @@ class Ledger:
             raise UserError(f"{hint}; see 'adarelu-sweep list'")
         if recorded[name] and not half_deleted:
             raise _half_deleted(name)
-        study_id = self._storage.get_study_id_from_name(name)
-        plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
+        study_id = self.storage.get_study_id_from_name(name)
+        plan = self.storage.get_study_user_attrs(study_id)[PLAN]
         record = read_record(name, plan)
-        return StudyLedger(self._storage, name, record, self.patience)
+        return StudyLedger(self.storage, name, record, self.patience)
+
+    def optuna_studies(self, name: str) -> list[FrozenStudy]:
+        """Return the Optuna studies of a study, as far as there are any: its own, its searches'."""
+        every = self.storage.get_all_studies()
+        return [study for study in every if f"{study.study_name}/".startswith(f"{name}/")]
 
     def begin_deletion(self, name: str) -> None:
         """Make a study one that can only be deleted, before anything of it is lost."""
-        study_id = self._storage.get_study_id_from_name(name)
-        self._storage.set_study_user_attr(study_id, _DELETION, True)
+        study_id = self.storage.get_study_id_from_name(name)
+        self.storage.set_study_user_attr(study_id, _DELETION, True)
 
     def delete(self, name: str) -> None:
         """Forget a study and the searches of its arms, in one transaction.
 
         Optuna's own ``delete_study`` loads every value of every trial first.
         """
-        own = [
-            s for s in self._storage.get_all_studies() if f"{s.study_name}/".startswith(f"{name}/")
-        ]
         tables = MetaData()
-        tables.reflect(self._storage.engine, only=lambda name, _: bool(_TABLES.match(name)))
-        studies = [study._study_id for study in own]
+        tables.reflect(self.storage.engine, only=lambda name, _: bool(_TABLES.match(name)))
+        studies = [study._study_id for study in self.optuna_studies(name)]
         trials = select(tables.tables["trials"].c.trial_id).where(
             tables.tables["trials"].c.study_id.in_(studies)
         )
-        with self._storage.engine.begin() as connection:
+        with self.storage.engine.begin() as connection:
             for table in reversed(tables.sorted_tables):
                 if "study_id" in table.c:
                     connection.execute(table.delete().where(table.c.study_id.in_(studies)))
@@ -193,8 +197,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
 
 class StudyLedger(Book):
