@@ -20,6 +20,7 @@ from sqlalchemy import text
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.schema import Arm
 from adarelu_sweep.supervising.changes import change_trial
+from adarelu_sweep.supervising.opening import damage_explained
 from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.rows import read_trials
 from adarelu_sweep.supervising.trials import (
@@ -54,7 +55,8 @@ class Book:
     def __init__(self, storage: RDBStorage, name: str, patience: Patience) -> None:
         self.patience = patience
         self._storage = storage
-        self._study_id = storage.get_study_id_from_name(name)
+        with damage_explained():
+            self._study_id = storage.get_study_id_from_name(name)
         self.name = name
 
     @_patient
@@ -149,7 +151,8 @@ class ArmBook(Book):
     ) -> None:
         super().__init__(storage, name, patience)
         self.arm = arm
-        attributes = storage.get_study_user_attrs(self._study_id)
+        with damage_explained():
+            attributes = storage.get_study_user_attrs(self._study_id)
         self.index: int = attributes.get(INDEX, position)
         """What its folder and the runs of its trials go by, whichever arms are added later."""
         self.first_confirmed: int | None = attributes.get(_CONFIRMED)

@@ -162,8 +162,11 @@ class Ledger:
             raise UserError(f"{hint}; see 'adarelu-sweep list'")
         if recorded[name] and not half_deleted:
             raise _half_deleted(name)
-        study_id = self.storage.get_study_id_from_name(name)
-        plan = self.storage.get_study_user_attrs(study_id)[PLAN]
+        with (
+            damage_explained()
+        ):  # by its index there is such a study, by its table there may be none
+            study_id = self.storage.get_study_id_from_name(name)
+            plan = self.storage.get_study_user_attrs(study_id)[PLAN]
         record = read_record(name, plan)
         return StudyLedger(self.storage, name, record, self.patience)
 
