@@ -28,6 +28,7 @@ _COMMANDS = {
     "ui": ("servers", "Open the home's records in MLflow's UI."),
     "server": ("servers", "Start, stop or look at the home's MLflow server."),
     "data": ("data", "Fetch and list data sets."),
+    "doctor": ("doctor", "Look at all that a sweep needs; change nothing."),
 }
 
 # A group called without a command: click 8.2 and later raise its help, which is no one-liner.

@@ -41,7 +41,8 @@ from adarelu_sweep.supervising.opening import (
 from adarelu_sweep.supervising.patience import Patience, no_room_explained
 from adarelu_sweep.supervising.trials import LedgerTrial, attributes, ledger_trial
 
-_PLAN = "adarelu_sweep.plan"
+PLAN = "adarelu_sweep.plan"
+"""The attribute of an Optuna study that makes it a study of ours."""
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -111,7 +112,7 @@ class Ledger:
         with damage_explained():
             studies = self._storage.get_all_studies()
         studies.sort(key=lambda study: study._study_id)
-        return {s.study_name: _DELETION in s.user_attrs for s in studies if _PLAN in s.user_attrs}
+        return {s.study_name: _DELETION in s.user_attrs for s in studies if PLAN in s.user_attrs}
 
     def refuse_existing(self, name: str) -> None:
         """Raise UserError if a study of that name exists."""
@@ -130,7 +131,7 @@ class Ledger:
         self.refuse_existing(name)
         study_id = self._make(name)
         self._make_arms(record)
-        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
+        self._storage.set_study_user_attr(study_id, PLAN, record.model_dump_json())
         return StudyLedger(self._storage, name, record, self._patience)
 
     def extend(self, record: StudyRecord) -> "StudyLedger":
@@ -140,7 +141,7 @@ class Ledger:
             book.keep_index()
         self._make_arms(record)
         study_id = self._storage.get_study_id_from_name(name)
-        self._storage.set_study_user_attr(study_id, _PLAN, record.model_dump_json())
+        self._storage.set_study_user_attr(study_id, PLAN, record.model_dump_json())
         return self.open(name)
 
     def _make_arms(self, record: StudyRecord) -> None:
@@ -181,7 +182,7 @@ class Ledger:
         if recorded[name] and not half_deleted:
             raise _half_deleted(name)
         study_id = self._storage.get_study_id_from_name(name)
-        plan = self._storage.get_study_user_attrs(study_id)[_PLAN]
+        plan = self._storage.get_study_user_attrs(study_id)[PLAN]
         record = read_record(name, plan)
         return StudyLedger(self._storage, name, record, self._patience)
 

@@ -47,8 +47,13 @@ def refuse_others(path: Path, alone: bool) -> None:
     with closing(
         sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=kind)
     ) as connection:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = {name for (name,) in found}
+        refuse_other_tables(connection)
+
+
+def refuse_other_tables(connection: sqlite3.Connection) -> None:
+    """Raise RuntimeError for a database whose tables are not Optuna's."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in found}
     if tables and not {"studies", "trials", "version_info"} <= tables:
         raise RuntimeError("its tables are not Optuna's")
 
