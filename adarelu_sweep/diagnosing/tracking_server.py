@@ -4,12 +4,12 @@ from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname, urlopen
+from urllib.request import Request, url2pathname, urlopen
 
 from adarelu_sweep.diagnosing.database import connect
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.home import Home
-from adarelu_sweep.tracking.address import problem_with
+from adarelu_sweep.tracking.address import credentials_header, problem_with
 from adarelu_sweep.tracking.secrets import without_password
 from adarelu_sweep.tracking.server import find_server
 
@@ -51,7 +51,8 @@ def other_server(uri: str) -> Finding:
 def _version(uri: str) -> str:
     """Return what a server says of itself; nothing where it does not."""
     try:
-        with urlopen(f"{uri.rstrip('/')}/version", timeout=3) as answer:
+        asking = Request(f"{uri.rstrip('/')}/version", headers=credentials_header())
+        with urlopen(asking, timeout=3) as answer:
             said = answer.read(_LONGEST).decode("ascii")
     except (OSError, HTTPException, ValueError):
         return ""
