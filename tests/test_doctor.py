@@ -359,6 +359,36 @@ def test_a_database_left_by_a_killed_sweep(book: Path, study_file: Path, tmp_pat
     assert but_shared(everything_below(left)) == but_shared(before)
 
 
+# With the journal of a network file system: killed as soon as the database itself is written.
+HALF_WRITTEN = """
+import os, sqlite3, sys
+book = sqlite3.connect(sys.argv[1], isolation_level=None)
+book.execute("PRAGMA journal_mode = DELETE")
+book.execute("PRAGMA cache_size = 2")
+book.execute("BEGIN IMMEDIATE")
+for number in range(500):
+    book.execute("INSERT INTO studies (study_name) VALUES (?)", (f"{number}" * 100,))
+os._exit(1)
+"""
+
+
+def test_a_database_whose_writer_was_killed_is_told_and_mended(book: Path) -> None:
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, book])
+    before = everything_below(book.parent)
+    assert book.with_name("optuna.db-journal").stat().st_size > 0
+    finding = optuna_database(book)
+    assert finding.state is State.FAILED
+    assert "its writer was killed" in finding.found
+    assert "adarelu-sweep list" in finding.advice
+    assert everything_below(book.parent) == before
+    ledger = Ledger(book)
+    assert ledger.names() == ["small"]
+    ledger.close()
+    finding = optuna_database(book)
+    assert finding.state is State.OK
+    assert "1 study" in finding.found
+
+
 def test_a_database_that_is_none_or_anothers(tmp_path: Path) -> None:
     absent = optuna_database(tmp_path / "optuna.db")
     assert absent.state is State.ABSENT

@@ -32,6 +32,9 @@ def optuna_database(path: Path) -> Finding:
     except (OSError, RuntimeError, sqlite3.Error, SQLAlchemyError, OptunaError) as error:
         reason = in_one_line(getattr(error, "orig", None) or error)
         remedy = "put back a copy of it, or give another --home"
+        if "readonly" in reason:  # and no reader may take back what a killed writer left
+            reason = "its writer was killed while it wrote"
+            remedy = "run 'adarelu-sweep list', which takes back what is half done"
         if "optuna version" in reason:  # Optuna says what to do
             remedy = "another adarelu-sweep or Optuna made it: use that one, or another --home"
         return Finding("database", "optuna", State.FAILED, f"{path}: {reason}", remedy)
