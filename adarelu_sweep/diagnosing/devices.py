@@ -3,8 +3,8 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from adarelu_sweep.wording import count, size
 
 PATIENCE = 90.0
 """Seconds that torch may take to be imported and to compute: most of them go to a cold disk."""
-_AT_ONCE = 4  # processes that import torch
 _AREA = "device"
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -57,8 +56,9 @@ def torch_on_devices() -> Iterator[Finding]:
         yield Finding(_AREA, "gpu", State.ABSENT, found)
     slots = make_slots(gpus, None, available_cores())
     named = {f"gpu {gpu.index}": _described(gpu) for gpu in gpus} or {"torch": "on the CPU"}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        tried = list(pool.map(_try, slots))
+    processes = [_begin(slot) for slot in slots]  # all at once
+    deadline = time.monotonic() + PATIENCE
+    tried = [_ending(process, deadline) for process in processes]
     for (name, what), slot, (version, problem) in zip(named.items(), slots, tried, strict=True):
         if problem:
             yield Finding(_AREA, name, State.FAILED, f"{what}: {problem}", _remedy(slot))
@@ -77,22 +77,27 @@ def _remedy(slot: Slot) -> str:
     return "install the torch that fits the driver, or train with --gpus none"
 
 
-def _try(slot: Slot) -> tuple[str, str]:
-    """Return the version of the torch that computes in a slot, and why it does not, if so."""
+def _begin(slot: Slot) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        own_command("adarelu_sweep.diagnosing.trying"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment(slot),
+    )
+
+
+def _ending(process: "subprocess.Popen[str]", deadline: float) -> tuple[str, str]:
+    """Return the version of the torch that computes in a process, and why it does not, if so."""
     try:
-        done = subprocess.run(
-            own_command("adarelu_sweep.diagnosing.trying"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            env=environment(slot),
-        )
+        out, err = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
+        process.kill()  # and is not waited for: a driver may hold it for ever
         return "", f"torch gave no result within {PATIENCE:.0f} s"
     with suppress(ValueError, TypeError, AttributeError):
-        said = json.loads(done.stdout)
+        said = json.loads(out)
         return said.get("torch", ""), said.get("error", "")
-    last = done.stderr.strip().splitlines()[-1:]
-    return "", f"its process ended with status {done.returncode}: {last[0] if last else 'silently'}"
+    said_last = (err.strip().splitlines() or ["it said nothing"])[-1]
+    return "", f"its process ended with status {process.returncode}: {said_last}"
