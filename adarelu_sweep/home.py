@@ -89,9 +89,14 @@ class Home:
         """Where the home's own MLflow server keeps artifacts."""
         return self.root / "artifacts"
 
+    @property
+    def trials(self) -> Path:
+        """The folders of all studies' trials."""
+        return self.root / "trials"
+
     def study_folder(self, study: str) -> Path:
         """Return the folder of a study's trials."""
-        return self.root / "trials" / study
+        return self.trials / study
 
     def trial_folder(self, study: str, number: int) -> Path:
         """Return the folder of one trial: its checkpoint, results, and state of delivery."""

@@ -28,7 +28,7 @@ from tests.sweeps import Command
 
 COMMANDS = [
     *("launch", "resume", "validate", "bench", "status", "list", "logs", "stop", "report"),
-    *("delete", "ui", "server", "data"),
+    *("delete", "ui", "server", "data", "doctor"),
 ]
 SUBCOMMANDS = [
     *(("server", name) for name in ("start", "stop", "status")),

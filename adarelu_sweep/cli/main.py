@@ -29,6 +29,7 @@ _COMMANDS = {
     "server": ("servers", "Start, stop or look at the home's MLflow server."),
     "home": ("homes", "Move a home's studies to a database server."),
     "data": ("data", "Fetch and list data sets."),
+    "doctor": ("doctor", "Look at all that a sweep needs; change nothing."),
 }
 
 # A group called without a command: click 8.2 and later raise its help, which is no one-liner.

@@ -12,6 +12,9 @@ from adarelu_sweep.datasets import idx, npz
 from adarelu_sweep.datasets.arrays import DamagedError
 from adarelu_sweep.errors import UserError
 
+PREPARED = "prepared"
+"""The folder, below that of the data, of data sets as they are mapped (``datasets.prepared``)."""
+
 
 @dataclass(frozen=True)
 class BuiltIn:

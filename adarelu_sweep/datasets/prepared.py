@@ -18,15 +18,13 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
-from adarelu_sweep.datasets.catalog import check, damage_explained
+from adarelu_sweep.datasets.catalog import PREPARED, check, damage_explained
 from adarelu_sweep.datasets.sources import fetch, read
 from adarelu_sweep.datasets.tensors import Tensors
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.filesystems import network_filesystem
 from adarelu_sweep.privacy import as_the_user_has_it
-
-FOLDER = "prepared"
 
 _FORMAT = 1  # of the tensors, and of how they come from the files
 _TYPES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}
@@ -40,7 +38,7 @@ def load(name: str, data_dir: Path) -> Tensors:
     Raises UserError as ``read`` does, where the files have to be read.
     """
     files = fetch(name, data_dir).files
-    place = data_dir / FOLDER / f"{name}.safetensors"
+    place = data_dir / PREPARED / f"{name}.safetensors"
     # On a network, a file that another host replaces is gone for those who have it mapped.
     if not files or network_filesystem(place.parent):
         return Tensors.of(read(name, data_dir))

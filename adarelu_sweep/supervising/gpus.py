@@ -81,7 +81,7 @@ def choose_gpus(
     """
     if request == "none":
         return [], []
-    gpus = _visible(list_gpus())
+    gpus = visible_gpus()
     if request in (None, "all"):
         return _free(gpus, taken, required=request == "all")
     indices = request.split(",") if request else []
@@ -105,8 +105,9 @@ def choose_gpus(
     ]
 
 
-def _visible(gpus: list[Gpu]) -> list[Gpu]:
-    """Leave out what ``CUDA_VISIBLE_DEVICES`` hides, as every CUDA program does."""
+def visible_gpus() -> list[Gpu]:
+    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` does not hide, as in every CUDA program."""
+    gpus = list_gpus()
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return gpus

@@ -162,9 +162,7 @@ class Ledger:
             raise UserError(f"{hint}; see 'adarelu-sweep list'")
         if recorded[name] and not half_deleted:
             raise _half_deleted(name)
-        with (
-            damage_explained()
-        ):  # by its index there is such a study, by its table there may be none
+        with damage_explained():  # its index may know a study that its table does not
             study_id = self.storage.get_study_id_from_name(name)
             plan = self.storage.get_study_user_attrs(study_id)[PLAN]
         record = read_record(name, plan)

@@ -37,19 +37,25 @@ class AloneConnection(sqlite3.Connection):
 def refuse_others(path: Path, alone: bool) -> None:
     """Raise RuntimeError for a database that is not Optuna's, before Optuna makes its tables in it.
 
-    Read only: nothing of a file that is refused is changed. (To be alone takes the right to write.)
-    Raises sqlite3.Error for what is no database.
+    Read only: nothing of a file that is refused is changed. (To be alone takes the right to write,
+    and so does taking back what a killed writer left half done.) Raises sqlite3.Error for what is
+    no database.
     """
     if not path.exists() or path.stat().st_size == 0:
         return
-    uri = f"file:{quote(str(path))}?mode={'rw' if alone else 'ro'}"
+    writing = alone or path.with_name(f"{path.name}-journal").exists()
+    uri = f"file:{quote(str(path))}?mode={'rw' if writing else 'ro'}"
     kind = AloneConnection if alone else sqlite3.Connection
     with closing(
         sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=kind)
     ) as connection:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = {name for (name,) in found}
-    require_optunas(tables)
+        refuse_other_tables(connection)
+
+
+def refuse_other_tables(connection: sqlite3.Connection) -> None:
+    """Raise RuntimeError for a file whose tables are not Optuna's."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    require_optunas({name for (name,) in found})
 
 
 def require_optunas(tables: set[str]) -> None:

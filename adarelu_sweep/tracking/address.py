@@ -100,7 +100,7 @@ def problem_with(uri: str) -> str | None:
 
 def _ask(uri: str) -> str | None:
     """Return what is wrong with the server's answer, or None."""
-    headers = {"Content-Type": "application/json", **_credentials()}
+    headers = {"Content-Type": "application/json", **credentials_header()}
     request = Request(
         f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search",
         data=b'{"max_results": 1}',
@@ -121,7 +121,7 @@ def _ask(uri: str) -> str | None:
         return concealed(" ".join(said.split()))
 
 
-def _credentials() -> dict[str, str]:
+def credentials_header() -> dict[str, str]:
     """Return the header that MLflow's client will send."""
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")

@@ -1,0 +1,1 @@
+"""What a sweep would find on this machine: looked at, never changed."""

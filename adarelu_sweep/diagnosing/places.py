@@ -1,0 +1,76 @@
+"""Folders: the home, what trials and artifacts are kept in, and what of them can be written."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from adarelu_sweep.diagnosing.finding import Finding, State
+from adarelu_sweep.filesystems import filesystem, home_warnings
+from adarelu_sweep.home import Home
+from adarelu_sweep.supervising.disk import free_bytes
+from adarelu_sweep.wording import count, size
+
+_LEAST = 64 * 2**20  # bytes free, without which not even a database is made
+_ELSEWHERE = "give another home with --home, or the right to write there"
+
+
+def home_folder(home: Home) -> Finding:
+    """Say whether a home is there, or can be made, and can be written."""
+    return _folder("home", "folder", home.root, "the first launch makes it")
+
+
+def free_disk(home: Home) -> Finding:
+    """Say how much room a home has."""
+    free = free_bytes(home.root)
+    if free is None:
+        return Finding("home", "disk", State.FAILED, "its free room cannot be told", _ELSEWHERE)
+    if free < _LEAST:
+        remedy = "make room ('adarelu-sweep delete' does), or give another home with --home"
+        return Finding("home", "disk", State.FAILED, f"only {size(free)} free", remedy)
+    return Finding("home", "disk", State.OK, f"{size(free)} free")
+
+
+def home_filesystem(home: Home) -> Finding:
+    """Say what file system a home is on, and whether SQLite's write-ahead log works there."""
+    kind = filesystem(home.root) or "unknown"
+    warnings = home_warnings(home.root)
+    found = warnings[0] if warnings else f"{kind}, a local one: SQLite keeps a write-ahead log"
+    return Finding("home", "file system", State.OK, found)
+
+
+def storage(home: Home, with_artifacts: bool) -> Iterator[Finding]:
+    """Say where trials and, for the home's own tracking server, artifacts are kept."""
+    folders = {"trials": home.trials}
+    if with_artifacts:
+        folders["artifacts"] = home.artifacts
+    for name, folder in folders.items():
+        yield _folder("storage", name, folder, "made when something is kept there")
+
+
+def data_folder(folder: Path) -> Finding:
+    """Say where data sets lie; it need not be written unless one is fetched."""
+    if not folder.exists():
+        return Finding("data", "folder", State.ABSENT, f"{folder} is made by the first fetch")
+    if not folder.is_dir():
+        remedy = "choose another one with --data-dir"
+        return Finding("data", "folder", State.FAILED, f"{folder} is not a folder", remedy)
+    writable = "" if _writable(folder) else ", read-only: nothing can be fetched into it"
+    return Finding("data", "folder", State.OK, f"{folder}{writable}")
+
+
+def _folder(area: str, name: str, folder: Path, made: str) -> Finding:
+    """Say whether a folder of ours can be used, or made where it is not there."""
+    first = next(place for place in (folder, *folder.parents) if place.exists())
+    if not first.is_dir():
+        return Finding(area, name, State.FAILED, f"{first} is not a folder", _ELSEWHERE)
+    if not _writable(first):
+        return Finding(area, name, State.FAILED, f"{first} cannot be written", _ELSEWHERE)
+    if first != folder:
+        return Finding(area, name, State.ABSENT, f"{folder} is not there yet: {made}")
+    entries = count(sum(1 for _ in folder.iterdir()), "entry", "entries")
+    return Finding(area, name, State.OK, f"{folder}, can be written, {entries}")
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether entries can be made in a folder; file systems that are read-only say no."""
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
