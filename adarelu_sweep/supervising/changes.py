@@ -24,7 +24,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    func,
     select,
 )
 
@@ -65,8 +64,14 @@ def insert_trial(engine: Engine, study_id: int, attributes: Mapping[str, Any]) -
         inserted = connection.execute(_TRIALS.insert().values(row)).inserted_primary_key
         assert inserted is not None
         trial_id: int = inserted[0]
-        before = (_TRIALS.c.study_id == study_id) & (_TRIALS.c.trial_id < trial_id)
-        number = connection.scalars(select(func.count()).where(before)).one()
+        # Optuna counts all that were before, which takes ever longer.
+        before = connection.scalars(
+            select(_TRIALS.c.number)
+            .where(_TRIALS.c.study_id == study_id, _TRIALS.c.trial_id < trial_id)
+            .order_by(_TRIALS.c.trial_id.desc())
+            .limit(1)
+        ).one_or_none()
+        number = 0 if before is None else before + 1
         connection.execute(
             _TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(number=number)
         )
