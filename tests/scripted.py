@@ -5,7 +5,7 @@ what a real one would, and trains nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
@@ -52,6 +52,8 @@ class Lines(Display):
 
 
 class ScriptedWorker:
+    placed = True
+
     def __init__(self, stage: "Stage", slot: Slot, part: Part | None) -> None:
         self.slot = slot
         self.stopped = Event()
@@ -61,7 +63,10 @@ class ScriptedWorker:
         if part is None:
             self.end("exited with 1")
         else:
-            self.say(Ready(host="here", pid=1, device=slot.device, versions={}))
+            self.say(self.ready())
+
+    def ready(self) -> Ready:
+        return Ready(host="here", pid=1, device=self.slot.device, versions={})
 
     def say(self, message: FromWorker) -> None:
         if not self._ended:
@@ -89,6 +94,8 @@ class ScriptedWorker:
 class Stage:
     """Slots, and the parts that their workers play, one after the other; the last one stays."""
 
+    offers = False
+
     def __init__(self, folder: Path, plan: StudyRecord) -> None:
         self.inbox = SupervisorInbox()
         self.display = Lines()
@@ -111,8 +118,10 @@ class Stage:
     def close(self) -> None:
         pass
 
-    def run(self, pack: int = 1, **execution: float) -> Ending:
-        slots = [Slot(index, 1, device, device) for index, device in enumerate(self.parts)]
+    def run(self, pack: int = 1, first: Sequence[str] = (), **execution: float) -> Ending:
+        """Run the sweep on all slots, or on these to begin with."""
+        all_slots = [Slot(index, 1, device, device) for index, device in enumerate(self.parts)]
+        slots = [slot for slot in all_slots if not first or slot.device in first]
         supervisor = Supervisor(
             self.agenda,
             self,

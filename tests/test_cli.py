@@ -28,13 +28,14 @@ from tests.sweeps import Command
 
 COMMANDS = [
     *("launch", "resume", "validate", "bench", "status", "list", "logs", "stop", "report"),
-    *("delete", "ui", "server", "data", "doctor"),
+    *("delete", "ui", "server", "home", "data", "doctor"),
 ]
 SUBCOMMANDS = [
     *(("server", name) for name in ("start", "stop", "status")),
+    ("home", "migrate"),
     *(("data", name) for name in ("fetch", "list")),
 ]
-LEAVES = [*((name,) for name in COMMANDS if name not in {"server", "data"}), *SUBCOMMANDS]
+LEAVES = [*((name,) for name in COMMANDS if name not in {"server", "home", "data"}), *SUBCOMMANDS]
 HEAVY = ["torch", "mlflow", "optuna", "scipy", "numpy", "pydantic", "sqlalchemy", "matplotlib"]
 GPU = Gpu(index=0, uuid="GPU-0", name="Card", memory_bytes=2**34)
 BUSY = Gpu(index=1, uuid="GPU-1", name="Card", memory_bytes=2**34, processes={7: 2**30})
@@ -132,7 +133,7 @@ def test_the_help_names_every_command(here: Command) -> None:
     assert here.succeed("--version").split() == ["adarelu-sweep,", "version", __version__]
 
 
-@pytest.mark.parametrize("words", [(), ("server",), ("data",)], ids=" ".join)
+@pytest.mark.parametrize("words", [(), ("server",), ("home",), ("data",)], ids=" ".join)
 def test_a_group_alone_shows_its_help(here: Command, words: tuple[str, ...]) -> None:
     done = here.run(*words)
     assert "Commands:" in done.stdout + done.stderr

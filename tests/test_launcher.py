@@ -5,11 +5,14 @@ Every worker here is a real one, which trains tiny networks on the built-in digi
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,7 +23,7 @@ import torch
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot, Worker
+from adarelu_sweep.launching.launcher import Event, Gone, Launcher, Report, Said, Slot, Worker
 from adarelu_sweep.launching.local import LocalLauncher
 from adarelu_sweep.launching.messages import (
     EpochDone,
@@ -38,10 +41,40 @@ from adarelu_sweep.launching.messages import (
 from adarelu_sweep.training.history import MODEL, History
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.settings import TrialSettings
+from tests.ray_clusters import CREDENTIALS, Nodes, ray_cluster
 
 PATIENCE = 120  # seconds; nothing here takes that long unless it never comes
 
-LAUNCHERS: dict[str, Callable[[Report, Path], Launcher]] = {"local": LocalLauncher}
+Make = Callable[[Report, Path], Launcher]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A Ray cluster of three nodes; one has, it says, a GPU."""
+    with ray_cluster() as nodes:
+        for gpus in (0, 0, 1):
+            nodes.add(cpus=2, gpus=gpus)
+        yield nodes
+
+
+def make_ray_launcher(report: Report, logs: Path, address: str) -> Launcher:
+    """Return a launcher that leaves it to Ray where its workers are placed."""
+    from adarelu_sweep.launching.nodes import ClusterSlots, Division
+    from adarelu_sweep.launching.ray_cluster import RayCluster
+    from adarelu_sweep.launching.ray_launcher import RayLauncher
+
+    return RayLauncher(report, logs, RayCluster(address), ClusterSlots(Division(1, most=0)))
+
+
+def make_launcher(name: str, request: pytest.FixtureRequest) -> Make:
+    if name == "local":
+        return LocalLauncher
+    address = request.getfixturevalue("nodes").address
+    return partial(make_ray_launcher, address=address)
+
+
+# A node's actor and its worker take seconds to come up.
+LAUNCHERS = ["local", pytest.param("ray", marks=pytest.mark.long)]
 
 
 def trial_settings(
@@ -86,13 +119,17 @@ def task(*settings: TrialSettings, folder: Path, first: int = 0) -> Task:
 class Bench:
     """A launcher, and what its workers have said in the order in which it arrived."""
 
-    def __init__(self, make: Callable[[Report, Path], Launcher], folder: Path) -> None:
+    def __init__(self, make: Make, folder: Path) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.events: list[Said | Gone] = []
         self._inbox: SimpleQueue[Said | Gone] = SimpleQueue()
         self._workers: list[Worker] = []
-        self.launcher = make(self._inbox.put, self.logs)
+        self.launcher = make(self._take, self.logs)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Said | Gone):  # what is said of places is not every launcher's
+            self._inbox.put(event)
 
     def start(self, index: int = 0, threads: int = 1, gpu: str | None = None) -> Worker:
         worker = self.launcher.start(Slot(index, threads, gpu))
@@ -149,9 +186,19 @@ class Bench:
 
 @pytest.fixture(params=LAUNCHERS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(LAUNCHERS[request.param], tmp_path)
+    bench = Bench(make_launcher(request.param, request), tmp_path)
     yield bench
     bench.end()
+
+
+def workers_below(process: psutil.Process) -> list[psutil.Process]:
+    """Return the worker processes that a process has started, by others or itself."""
+    found = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if WORKER[1] in child.cmdline():
+                found.append(child)
+    return found
 
 
 def ends(pid: int) -> bool:
@@ -165,6 +212,11 @@ def ends(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def find_modules_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 
 def measured(history: History) -> list[tuple[int, dict[str, float]]]:
@@ -295,6 +347,18 @@ def test_another_worker_goes_on_from_the_last_checkpoint(bench: Bench, undisturb
     assert (bench.folder / "0" / MODEL).read_bytes() == (undisturbed / MODEL).read_bytes()
 
 
+def test_a_message_larger_than_a_pipe_arrives_and_many_answers_keep_their_order(
+    bench: Bench,
+) -> None:
+    many = task(*(trial_settings(seed=seed) for seed in range(300)), folder=bench.folder)
+    assert len(many.model_dump_json()) > 2 * 2**16
+    worker = bench.start()
+    worker.send(Stop())  # so that none is begun
+    worker.send(many)
+    numbers = [bench.hear(worker, Interrupted).trial for _ in many.trials]
+    assert numbers == list(range(300))
+
+
 def test_an_exception_is_reported_and_ends_the_worker(bench: Bench) -> None:
     worker = bench.start()
     ready = bench.hear(worker, Ready)
@@ -318,7 +382,10 @@ def test_an_exception_is_reported_and_ends_the_worker(bench: Bench) -> None:
 def test_code_that_exits_within_a_trial_is_a_loss(
     bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TROUBLE", str(bench.folder))
+    # It comes by the path on which modules are found, which every launcher hands on.
+    trouble = f"import os\nos.environ['TROUBLE'] = {str(bench.folder)!r}\n"
+    (bench.folder / "sitecustomize.py").write_text(trouble)
+    find_modules_in(bench.folder, monkeypatch)
     worker = bench.start()
     exiting = trial_settings(epochs=100, activation=f"tests.troubled:{name}")
     worker.send(task(exiting, folder=bench.folder))
@@ -340,7 +407,7 @@ def test_a_worker_that_is_asked_to_go_leaves_in_order(bench: Bench) -> None:
 @pytest.mark.long
 def test_close_ends_every_worker_and_gone_is_its_last_event(bench: Bench) -> None:
     mine = psutil.Process()
-    before = set(mine.children(recursive=True))
+    assert not workers_below(mine)
     idle, busy, killed = (bench.start(index) for index in range(3))
     killed.kill()
     busy.send(task(ENDLESS, folder=bench.folder))
@@ -349,7 +416,7 @@ def test_close_ends_every_worker_and_gone_is_its_last_event(bench: Bench) -> Non
     killed.kill()
     unready = bench.start(3)
     bench.launcher.close()
-    assert not [child for child in mine.children(recursive=True) if child not in before]
+    assert not workers_below(mine)
     bench.launcher.close()
     workers = {idle, busy, killed, unready}
     while workers != {event.worker for event in bench.events if isinstance(event, Gone)}:
@@ -372,8 +439,8 @@ def test_close_ends_every_worker_and_gone_is_its_last_event(bench: Bench) -> Non
 def test_a_worker_has_its_slots_environment_and_no_credentials(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "secret")
+    for name, value in CREDENTIALS.items():  # the nodes have them, too
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all of them")
     worker = bench.start(1, threads=2)
@@ -386,12 +453,12 @@ def test_a_worker_has_its_slots_environment_and_no_credentials(
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(bench: Bench) -> None:
-    gpu = "GPU-00000000-0000-0000-0000-000000000000"
+    gpu = "GPU-00000000-0000-0000-0000-000000000000"  # on a cluster the one that Ray gives it
     worker = bench.start(1, threads=1, gpu=gpu)
     event = bench.next()
     assert isinstance(event, Gone)
     assert event.worker is worker
-    assert f"cannot use the GPU {gpu}" in bench.log()
+    assert re.search(f"cannot use the GPU ({gpu}|0):", bench.log())
 
 
 # What a worker's Python runs at its start: it prints, from the time that torch is imported.
@@ -415,8 +482,7 @@ def test_what_the_code_prints_goes_to_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bench.folder / "sitecustomize.py").write_text(NOISE)
-    paths = [str(bench.folder), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    find_modules_in(bench.folder, monkeypatch)
     worker = bench.start()
     bench.hear(worker, Ready)
     worker.send(task(trial_settings(), folder=bench.folder))
@@ -439,12 +505,15 @@ SUPERVISOR = """
 import json, sys
 from pathlib import Path
 from queue import SimpleQueue
-from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.launching.launcher import Said, Slot
 from adarelu_sweep.launching.local import LocalLauncher
 from adarelu_sweep.launching.messages import EpochDone, Ready, Task
+from tests.test_launcher import make_ray_launcher
 
 inbox = SimpleQueue()
-launcher = LocalLauncher(inbox.put, Path(sys.argv[1]))
+report = lambda event: inbox.put(event) if isinstance(event, Said) else None
+logs, address = Path(sys.argv[1]), sys.argv[3]
+launcher = make_ray_launcher(report, logs, address) if address else LocalLauncher(report, logs)
 idle, busy = launcher.start(Slot(0, 1)), launcher.start(Slot(1, 1))
 busy.send(Task.model_validate_json(sys.argv[2]))
 pids, training = [], False
@@ -460,10 +529,14 @@ while True:
 """
 
 
-def test_local_workers_end_when_their_supervisor_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_workers_end_when_their_supervisor_dies(
+    launcher: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue("nodes").address if launcher == "ray" else ""
     order = task(ENDLESS, folder=tmp_path).model_dump_json()
     supervisor = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(tmp_path / "logs"), order],
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path / "logs"), order, address],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-Given = str | int | Path | bool | tuple[str, ...] | None
+Given = str | int | float | Path | bool | tuple[str, ...] | None
 
 
 def run_in_background(

@@ -70,6 +70,23 @@ workers_option: Decorator = click.option(
     metavar="N",
     help="Number of slots in all.  [default: one per GPU; without GPUs, one]",
 )
+launcher_option: Decorator = click.option(
+    "--launcher",
+    type=click.Choice(["local", "ray"]),
+    help="Where workers run: on this machine, or on a Ray cluster.  [default: local]",
+)
+ray_address_option: Decorator = click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="Head of the Ray cluster.  [default: $RAY_ADDRESS, else the one that runs here, else "
+    "this machine by itself]",
+)
+gpus_per_worker_option: Decorator = click.option(
+    "--gpus-per-worker",
+    type=float,
+    metavar="SHARE",
+    help="How much of a GPU of the cluster a worker gets, as in 0.5.  [default: 1]",
+)
 pack_option: Decorator = click.option(
     "--pack",
     metavar="auto|N",

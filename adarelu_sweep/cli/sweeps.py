@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adarelu_sweep.home import Home
     from adarelu_sweep.reporting.results import Results
     from adarelu_sweep.supervising.ledger import StudyLedger
+    from adarelu_sweep.supervising.places import LauncherName
     from adarelu_sweep.supervising.supervisor import Ending
     from adarelu_sweep.supervising.sweep import Extend
     from adarelu_sweep.tracking.study_report import StudyReport
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 @options.set_option
 @options.gpus_option
 @options.workers_option
+@options.launcher_option
+@options.ray_address_option
+@options.gpus_per_worker_option
 @options.pack_option
 @options.data_option
 @click.option(
@@ -51,6 +55,9 @@ def launch_command(
     overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
+    launcher: "LauncherName | None",
+    ray_address: str | None,
+    gpus_per_worker: float | None,
     pack: str | None,
     data_dir: Path | None,
     tracking_uri: str | None,
@@ -74,11 +81,14 @@ def launch_command(
     if detach:
         given: dict[str, Given] = {"--home": home, "--name": name, "--set": overrides}
         given |= {"--gpus": gpus, "--workers": workers, "--pack": pack, "--data-dir": data_dir}
+        given |= {"--launcher": launcher, "--ray-address": ray_address}
+        given |= {"--gpus-per-worker": gpus_per_worker}
         run_in_background(ctx, study.name, [study_file], given, tracking_uri)
         return
     here = Home.locate(home)
     source = study_file.read_text(encoding="utf-8")
-    machine, report = Machine(gpus, workers, data_dir, pack_size(pack)), _Reporter(here)
+    ray = (launcher, ray_address, gpus_per_worker)
+    machine, report = Machine(gpus, workers, data_dir, pack_size(pack), *ray), _Reporter(here)
     screen = Screen(report, _console(), leave(report_to))
     ledger, ending = launch(study, source, here, machine, tracking_uri or None, screen)
     _conclude(ctx, ledger, ending, here, report)
@@ -98,6 +108,9 @@ def launch_command(
 @options.set_option
 @options.gpus_option
 @options.workers_option
+@options.launcher_option
+@options.ray_address_option
+@options.gpus_per_worker_option
 @options.pack_option
 @options.data_option
 @click.option("--retry-failed", is_flag=True, help="Try again what failed, from its checkpoint.")
@@ -112,6 +125,9 @@ def resume_command(
     overrides: tuple[str, ...],
     gpus: str | None,
     workers: int | None,
+    launcher: "LauncherName | None",
+    ray_address: str | None,
+    gpus_per_worker: float | None,
     pack: str | None,
     data_dir: Path | None,
     retry_failed: bool,
@@ -130,11 +146,14 @@ def resume_command(
     if detach:
         given: dict[str, Given] = {"--home": home, "--study": study_file, "--set": overrides}
         given |= {"--gpus": gpus, "--workers": workers, "--pack": pack, "--data-dir": data_dir}
+        given |= {"--launcher": launcher, "--ray-address": ray_address}
+        given |= {"--gpus-per-worker": gpus_per_worker}
         given |= {"--retry-failed": retry_failed}
         run_in_background(ctx, name, [name], given, os.environ.get("MLFLOW_TRACKING_URI"))
         return
     here = Home.locate(home)
-    machine, report = Machine(gpus, workers, data_dir, pack_size(pack)), _Reporter(here)
+    ray = (launcher, ray_address, gpus_per_worker)
+    machine, report = Machine(gpus, workers, data_dir, pack_size(pack), *ray), _Reporter(here)
     extend = _extend(study_file, overrides)
     screen = Screen(report, _console(), leave(report_to))
     ledger, ending = resume(name, here, machine, screen, extend, retry_failed)

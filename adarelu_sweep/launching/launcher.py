@@ -12,7 +12,8 @@ class Slot:
     """Where one worker runs: a GPU, a share of one, or some CPU cores.
 
     ``gpu`` is the UUID of a GPU, or None for a slot on the CPU; ``threads`` are its CPU threads.
-    ``model`` is what the GPU's maker calls it, empty on the CPU.
+    ``model`` is what the GPU's maker calls it, empty on the CPU. In a cluster ``node`` is the id of
+    the node that it is on, and ``gpu`` names no more than that it has one.
     """
 
     index: int
@@ -20,11 +21,12 @@ class Slot:
     gpu: str | None = None
     name: str = "cpu"
     model: str = ""
+    node: str = ""
 
     @property
     def device(self) -> str:
         """Whose memory its worker uses: the GPU's, or the host's."""
-        return self.gpu or "cpu"
+        return self.gpu or self.node or "cpu"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,26 @@ class Gone:
     """It left as it is meant to, told by its supervisor or asked by a signal."""
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A worker that had to wait for a place has one, and is started there."""
+
+    worker: "Worker"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Nodes have come or gone: these are the slots from now on."""
+
+    slots: list[Slot]
+
+
 class Worker(Protocol):
     """A running worker, as the supervisor sees it."""
 
     slot: Slot
+    placed: bool = True
+    """Whether it has a place; one that waits for it is not slow."""
 
     def send(self, message: ToWorker) -> None:
         """Send a message. To a worker that is gone, it is dropped: ``Gone`` says so already."""
@@ -57,12 +75,18 @@ class Worker(Protocol):
         """End the worker at once."""
 
 
-Report = Callable[[Said | Gone], None]
+Event = Said | Gone | Placed | Offer
+"""What a launcher reports."""
+
+Report = Callable[[Event], None]
 """Takes an event, from any thread."""
 
 
 class Launcher(Protocol):
     """Starts workers and reports what becomes of them."""
+
+    offers: bool = False
+    """Whether slots come and go: where none is left, another may come."""
 
     def start(self, slot: Slot) -> Worker:
         """Start a worker in a slot; it says ``Ready`` when it can take a task."""

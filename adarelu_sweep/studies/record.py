@@ -1,5 +1,7 @@
 """What is remembered of a study, so that ``resume`` needs the database alone."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from adarelu_sweep.studies.schema import Study
@@ -33,3 +35,9 @@ class StudyRecord(BaseModel):
     """Where it was launched, as HOST:FOLDER: there lie its checkpoints."""
     pack: int = 0
     """Trials that a worker was to train at once, at launch; 0: as many as are best."""
+    launcher: Literal["local", "ray"] = "local"
+    """Where the workers ran at launch."""
+    ray_address: str | None = None
+    """The address of the cluster given; None for the default."""
+    gpus_per_worker: float | None = None
+    """How much of a GPU a worker of the cluster was given; None for the default."""

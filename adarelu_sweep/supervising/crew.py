@@ -25,9 +25,11 @@ class Crew:
     def __init__(self, launcher: Launcher, slots: Sequence[Slot], stall_timeout: float) -> None:
         self._launcher = launcher
         self._slots = list(slots)
+        self._given_up: set[int] = set()
         self._stall_timeout = stall_timeout
         self._workers: set[Worker] = set()
         self._idle: set[Worker] = set()
+        self._unplaced: set[Worker] = set()
         self._about: dict[Worker, Ready] = {}
         self._deadlines: dict[Worker, float] = {}  # as if no time had been excused
         self._excused = 0.0  # seconds
@@ -51,6 +53,15 @@ class Crew:
         """The slots that are not given up."""
         return list(self._slots)
 
+    @property
+    def awaits_slots(self) -> bool:
+        """Whether slots may come that are not there yet."""
+        return self._launcher.offers
+
+    def offer(self, slots: Sequence[Slot]) -> None:
+        """Have these slots from now on, but for those that were given up."""
+        self._slots = [slot for slot in slots if slot.index not in self._given_up]
+
     def vacancies(self) -> list[Slot]:
         """Return the slots without a worker, those last that lost theirs before it was ready."""
         taken = {worker.slot.index for worker in self._workers}
@@ -61,7 +72,19 @@ class Crew:
         """Start a worker in a slot."""
         worker = self._launcher.start(slot)
         self._workers.add(worker)
+        if worker.placed:
+            self._expect(worker, max(self._stall_timeout, _START_PATIENCE))
+        else:
+            self._unplaced.add(worker)
+
+    def placed(self, worker: Worker) -> None:
+        """Note that a worker has got its place: from now on it is expected to come up."""
+        self._unplaced.discard(worker)
         self._expect(worker, max(self._stall_timeout, _START_PATIENCE))
+
+    def unplaced(self) -> list[Worker]:
+        """Return the workers that wait for a place, those left out that were told to go."""
+        return [worker for worker in self._unplaced if worker not in self._deadlines]
 
     def close(self) -> None:
         """End every worker that is still there."""
@@ -97,7 +120,7 @@ class Crew:
         return [worker for worker in self._workers if worker.slot.device == device]
 
     def dismiss(self, worker: Worker) -> None:
-        """Send a worker that waits home."""
+        """Send a worker home that waits, for work or for a place."""
         self.engage(worker)  # it has an end to come to
         worker.send(Quit())
 
@@ -139,8 +162,10 @@ class Crew:
     def remove(self, worker: Worker, reason: str, counts: bool) -> str:
         """Forget a worker that is gone, and return why it is.
 
-        If ``counts``, one that was never ready is a failed start of its slot.
+        If ``counts``, one that had its place and was never ready is a failed start of its slot.
         """
+        counts = counts and worker not in self._unplaced
+        self._unplaced.discard(worker)
         self._workers.discard(worker)
         self._idle.discard(worker)
         self._deadlines.pop(worker, None)
@@ -152,5 +177,6 @@ class Crew:
         """Give a slot up if its workers do not come up; return whether that is so."""
         if self._failed_starts[slot.index] < _START_ATTEMPTS:
             return False
-        self._slots = [kept for kept in self._slots if kept.index != slot.index]
+        self._given_up.add(slot.index)
+        self.offer(self._slots)
         return True

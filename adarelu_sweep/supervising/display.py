@@ -48,6 +48,9 @@ class Display:
     def idle(self, slot: Slot) -> None:
         """Show that a slot has nothing to do."""
 
+    def lost(self, slot: Slot) -> None:
+        """Show a slot no more, which is gone."""
+
 
 class Pace:
     """How fast the study goes, and when it will be done."""
@@ -186,6 +189,9 @@ class LiveDisplay(Display):
     def idle(self, slot: Slot) -> None:  # noqa: D102
         self._rows[slot.index] = _Row(slot, "idle")
 
+    def lost(self, slot: Slot) -> None:  # noqa: D102
+        self._rows.pop(slot.index, None)
+
     def _render(self) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
         for row in self._rows.values():
@@ -251,6 +257,10 @@ class TwoDisplays(Display):
     def idle(self, slot: Slot) -> None:  # noqa: D102
         for display in self._both:
             display.idle(slot)
+
+    def lost(self, slot: Slot) -> None:  # noqa: D102
+        for display in self._both:
+            display.lost(slot)
 
 
 def make_display(console: Console, slots: Iterable[Slot], epochs_per_trial: int) -> Display:

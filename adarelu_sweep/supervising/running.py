@@ -11,7 +11,6 @@ from rich.console import Console
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.launching.local import LocalLauncher
 from adarelu_sweep.secrets import in_one_line
 from adarelu_sweep.signals import StopSignal
 from adarelu_sweep.supervising.agenda import Agenda
@@ -20,6 +19,7 @@ from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display,
 from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.packing import Packing
+from adarelu_sweep.supervising.places import Place
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.delivery import Delivery
@@ -57,7 +57,7 @@ class Surroundings:
     """Where a study runs."""
 
     home: Home
-    slots: list[Slot]
+    place: Place
     data_folder: Path
     tracking_uri: str | None
     """The tracking server's address; None for the home's own."""
@@ -72,14 +72,14 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
     inbox: SupervisorInbox = SupervisorInbox()
     log = open_log(where.home.supervisor_log(name))
     logged = log_display(log, record.study.training.epochs)
-    display = _display(screen, where.slots, record.study.training.epochs, log, logged)
+    display = _display(screen, where.place.slots, record.study.training.epochs, log, logged)
     logged.say(f"process {os.getpid()} runs the study")
     delivery = Delivery(lambda: connect(where.home, record, where.tracking_uri), display.say)
     supervisor = Supervisor(
         agenda,
-        LocalLauncher(inbox.put, where.home.log_folder(name)),
+        where.place.launcher(inbox.put, where.home.log_folder(name)),
         inbox,
-        where.slots,
+        where.place.slots,
         delivery,
         display,
         where.data_folder,

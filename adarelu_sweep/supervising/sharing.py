@@ -60,6 +60,12 @@ class Sharing:
             return not self._crew.on_device(device)
         return len(self._crew) < self._agenda.left() and not self._is_closed(device)
 
+    def needs_placed(self, worker: Worker) -> bool:
+        """Return whether a worker that waits for a place would have something to do there."""
+        if worker.slot.device in self._agenda.reserved():
+            return self._crew.on_device(worker.slot.device) == [worker]
+        return self._agenda.left() > 0
+
     def _is_closed(self, device: str) -> bool:
         """Return whether a trial has this device to itself."""
         return self._hands.is_alone_on(device)

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.launching.launcher import Gone, Launcher, Said, Slot, Worker
+from adarelu_sweep.launching.launcher import Event, Gone, Launcher, Offer, Placed, Slot, Worker
 from adarelu_sweep.launching.messages import (
     Decision,
     EpochDone,
@@ -56,7 +56,7 @@ class Signalled:
     number: int
 
 
-SupervisorInbox = SimpleQueue[Said | Gone | Signalled]
+SupervisorInbox = SimpleQueue[Event | Signalled]
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ class Supervisor:
             self._patience.say = self._display.say
             try:
                 self._books.catch_up()
+                self._say_if_slotless()
                 self._staff()
-                while len(self._crew):
+                while len(self._crew) or self._awaits_slots():
                     event = self._next_event()
                     began = time.monotonic()
                     self._react(event)
@@ -153,20 +154,25 @@ class Supervisor:
                 if isinstance(event := self._inbox.get_nowait(), Signalled):
                     self._stop.add(event.number)
 
-    def _react(self, event: Said | Gone | Signalled | None) -> None:
+    def _react(self, event: Event | Signalled | None) -> None:
         if event is None:
             self._on_silence()
         elif isinstance(event, Signalled):
             self._stop.add(event.number)
+        elif isinstance(event, Offer):
+            self._on_offer(event.slots)
+        elif event.worker not in self._crew:
+            pass  # it was given up
         elif isinstance(event, Gone):
-            if event.worker in self._crew:
-                self._on_gone(event)
-        elif event.worker in self._crew:
+            self._on_gone(event)
+        elif isinstance(event, Placed):
+            self._crew.placed(event.worker)
+        else:
             if event.worker in self._hands:
                 self._crew.heard(event.worker)
             self._on_message(event.worker, event.message)
 
-    def _next_event(self) -> Said | Gone | Signalled | None:
+    def _next_event(self) -> Event | Signalled | None:
         """Wait for the next event; None when a stop, or a worker's silence, has lasted too long.
 
         However much the others have to say.
@@ -264,8 +270,26 @@ class Supervisor:
         if not self._crew.slots:
             raise UserError(f"no worker comes up (the last one {reason}): {logs}")
         self._display.say(f"slot {slot.index} is given up: its worker {reason}; {logs}")
-        if slot.device not in {left.device for left in self._crew.slots}:
-            self._agenda.unreserve(slot.device)
+
+    def _on_offer(self, slots: list[Slot]) -> None:
+        """Go on with the slots of the nodes that are there now."""
+        before = self._crew.slots
+        self._crew.offer(slots)
+        for slot in (slot for slot in self._crew.slots if slot not in before):
+            self._display.say(f"slot {slot.index} ({slot.name}) has come")
+        for slot in (slot for slot in before if slot not in self._crew.slots):
+            self._display.say(f"slot {slot.index} ({slot.name}) is gone with its node")
+            self._display.lost(slot)
+        self._say_if_slotless()
+        self._fill()
+
+    def _say_if_slotless(self) -> None:
+        if not self._crew.slots and self._awaits_slots():
+            self._display.say("there is no slot: waiting for nodes with room for one")
+
+    def _awaits_slots(self) -> bool:
+        """Return whether slots may come for what is left."""
+        return self._crew.awaits_slots and not self._stop and self._agenda.left() > 0
 
     # What is done
 
@@ -288,6 +312,10 @@ class Supervisor:
 
     def _fill(self) -> None:
         """Give those that wait what there is to do, let go who is not needed, replace who is."""
+        # Who was to have a device alone that is gone, with its node or given up, takes any.
+        if reserved := self._agenda.reserved():
+            for device in reserved - {slot.device for slot in self._crew.slots}:
+                self._agenda.unreserve(device)
         if self._agenda.waiting() and not self._stop:
             for worker in self._crew.idle():
                 if jobs := self._sharing.take(worker):
@@ -295,6 +323,9 @@ class Supervisor:
         for worker in self._crew.idle():
             self._display.idle(worker.slot)
             if self._stop or self._sharing.may_go(worker):
+                self._crew.dismiss(worker)
+        for worker in self._crew.unplaced():
+            if self._stop or not self._sharing.needs_placed(worker):
                 self._crew.dismiss(worker)
         self._staff()
 

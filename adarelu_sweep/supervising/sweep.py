@@ -27,6 +27,7 @@ from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.packing import AUTO
 from adarelu_sweep.supervising.patience import no_room_explained
+from adarelu_sweep.supervising.places import LauncherName, Place, on_ray, on_this_machine
 from adarelu_sweep.supervising.rehearsing import rehearse
 from adarelu_sweep.supervising.running import Screen, Surroundings, run
 from adarelu_sweep.supervising.slots import available_cores, make_slots
@@ -57,6 +58,26 @@ class Machine:
     data_folder: Path | None = None
     pack: int | None = None
     """How many trials a worker is to train at once, or ``packing.AUTO``."""
+    launcher: LauncherName | None = None
+    ray_address: str | None = None
+    gpus_per_worker: float | None = None
+
+    def place(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> Place:
+        """Return where the workers are to run; what is not said anew is as at launch."""
+        name = self.launcher or (remembered.launcher if remembered else "local")
+        if name == "local":
+            if self.ray_address is not None or self.gpus_per_worker is not None:
+                raise UserError("--ray-address and --gpus-per-worker need --launcher ray")
+            return on_this_machine(self.slots(remembered, console, claims))
+
+        def given(what: str) -> Any:
+            own = getattr(self, what)
+            return getattr(remembered, what, None) if own is None else own
+
+        threads = remembered.threads if remembered and self.workers is None else None
+        share = given("gpus_per_worker")
+        share = 1.0 if share is None else share
+        return on_ray(given("ray_address"), given("gpus"), share, given("workers"), threads)
 
     def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
         """Return the slots, with warnings shown and the GPUs claimed.
@@ -93,7 +114,7 @@ def launch(
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
     with no_room_explained(home.root), Claims(home, study.name) as claims:
-        slots = machine.slots(None, screen.console, claims)
+        place = machine.place(None, screen.console, claims)
         if tracking_uri is not None:
             tracking_uri = take_credentials(with_password(tracking_uri))
             require_answer(tracking_uri)
@@ -112,15 +133,18 @@ def launch(
             data_folder=str(data_folder) if machine.data_folder else None,
             gpus=machine.gpus,
             workers=machine.workers,
-            threads=slots[0].threads,
+            threads=place.threads,
             pack=AUTO if machine.pack is None else machine.pack,
-            home=_place(home),
+            home=_whereabouts(home),
+            launcher=machine.launcher or "local",
+            ray_address=machine.ray_address,
+            gpus_per_worker=machine.gpus_per_worker,
         )
         with Lease(home.study_folder(study.name), study.name), ledger.owned(study.name):
             _refuse_leftovers(home.study_folder(study.name))
             study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
-            where = Surroundings(home, slots, data_folder, tracking_uri, record.pack)
+            where = Surroundings(home, place, data_folder, tracking_uri, record.pack)
             return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -156,7 +180,7 @@ def resume(
         retries = retry_failed and agenda.has_failed()
         if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
-        slots = machine.slots(record, screen.console, claims)
+        place = machine.place(record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
         remembered = Path(record.data_folder) if record.data_folder else None
@@ -171,7 +195,7 @@ def resume(
             agenda.retry_failed()
             agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         pack = record.pack if machine.pack is None else machine.pack
-        where = Surroundings(home, slots, data_folder, tracking_uri, pack)
+        where = Surroundings(home, place, data_folder, tracking_uri, pack)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -182,7 +206,7 @@ def require_trials(ledger: StudyLedger, home: Home) -> None:
     MLflow twice.
     """
     name, folder = ledger.record.study.name, home.study_folder(ledger.record.study.name)
-    if home.storage is None or ledger.record.home == _place(home):
+    if home.storage is None or ledger.record.home == _whereabouts(home):
         return
     if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
         return  # a folder that several machines share
@@ -193,7 +217,7 @@ def require_trials(ledger: StudyLedger, home: Home) -> None:
         )
 
 
-def _place(home: Home) -> str:
+def _whereabouts(home: Home) -> str:
     return f"{socket.gethostname()}:{home.root}"
 
 

@@ -1,0 +1,65 @@
+"""Where the workers of a study run: on this machine, or on a Ray cluster."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from adarelu_sweep.errors import UserError
+from adarelu_sweep.launching.launcher import Launcher, Report, Slot
+from adarelu_sweep.launching.local import LocalLauncher
+
+LauncherName = Literal["local", "ray"]
+
+MakeLauncher = Callable[[Report, Path], Launcher]
+"""Makes the launcher that reports there and leaves the workers' logs in that folder."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The slots that there are, and what starts workers in them."""
+
+    slots: list[Slot]
+    threads: int
+    """CPU threads of a slot."""
+    launcher: MakeLauncher
+
+
+def on_this_machine(slots: list[Slot]) -> Place:
+    """Return the place whose workers are processes of this machine."""
+    return Place(slots, slots[0].threads, LocalLauncher)
+
+
+def on_ray(
+    address: str | None,
+    gpus: str | None,
+    share: float,
+    workers: int | None,
+    threads: int | None,
+) -> Place:
+    """Return the place whose workers are spread over a Ray cluster.
+
+    Args:
+        address: As ``RayCluster`` takes it.
+        gpus: ``all``, ``none``, or None for all that there are.
+        share: How much of a GPU a worker gets.
+        workers: How many slots there are to be, at most.
+        threads: CPU threads of a slot where they are given already.
+
+    Raises UserError for what the cluster cannot give, or where there is none.
+    """
+    from adarelu_sweep.launching.nodes import ClusterSlots, Division
+    from adarelu_sweep.launching.ray_cluster import RayCluster
+
+    cluster = RayCluster(address)
+    try:
+        nodes = cluster.nodes()
+        slots = ClusterSlots(Division.of(nodes, gpus, share, workers, threads))
+    except UserError:
+        cluster.disconnect()
+        raise
+    from adarelu_sweep.launching.ray_launcher import RayLauncher
+
+    launcher = partial(RayLauncher, cluster=cluster, slots=slots)
+    return Place(slots.update(nodes), slots.division.threads, launcher)
