@@ -103,8 +103,8 @@ def prepare(home: Home, path: Path) -> None:
         workers=1,
     )
     ledger = Ledger(home.optuna_db)
-    ledger._storage.engine.dispose()
-    event.listen(ledger._storage.engine, "connect", hurry)
+    ledger.storage.engine.dispose()
+    event.listen(ledger.storage.engine, "connect", hurry)
     book = ledger.create(record)
     result = vars(TrialResult(accuracy=50.0, loss=1.0, epochs=500, diverged=False))
     for number, cell in enumerate(list(cells(study))[:-2]):
