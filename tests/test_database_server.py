@@ -268,6 +268,15 @@ def test_addresses_that_cannot_be_used(given: str, complaint: str) -> None:
     assert complaint in str(caught.value)
 
 
+def test_looking_makes_no_tables(database: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no studies in postgresql.*: launch one") as caught:
+        Ledger.existing(database)
+    assert ESCAPED not in str(caught.value)
+    with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        assert tables.fetchone() == (0,)
+
+
 def test_a_wrong_password_is_not_shown(postgres: PostgresServer) -> None:
     wrong = postgres.address("postgres", password="wrong-one")
     with pytest.raises(UserError, match="password authentication failed") as caught:

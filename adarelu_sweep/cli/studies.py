@@ -171,7 +171,7 @@ def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
     unreadable: list[str] = []
     if home.storage is None and not home.optuna_db.exists():
         return states, unreadable
-    ledger = Ledger(home.database)
+    ledger = Ledger.existing(home.database)
     for name in ledger.names():
         try:
             states.append(state_of(ledger.open(name), home))

@@ -23,6 +23,7 @@ from sqlalchemy.pool import StaticPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import network_filesystem
+from adarelu_sweep.secrets import without_password
 from adarelu_sweep.supervising.opening import (
     BUSY_TIMEOUT_SECONDS,
     AloneConnection,
@@ -70,8 +71,10 @@ def open_file(path: Path, alone: bool = False) -> RDBStorage:
     return storage
 
 
-def open_server(address: str) -> RDBStorage:
+def open_server(address: str, existing: bool = False) -> RDBStorage:
     """Open a database of a PostgreSQL server, making Optuna's tables if it has none.
+
+    If it is to be an ``existing`` one, UserError is raised instead.
 
     A lost connection is replaced when it is next needed. There is one at a time, so that whoever
     holds a lock writes with it.
@@ -85,7 +88,11 @@ def open_server(address: str) -> RDBStorage:
     engine = create_engine(address, **how)
     try:
         with engine.connect() as connection, _locked(connection, _MAKING):
-            require_optunas(set(inspect(connection).get_table_names()))
+            tables = set(inspect(connection).get_table_names())
+            require_optunas(tables)
+            if existing and not tables:
+                shown = without_password(address)
+                raise UserError(f"no studies in {shown}: launch one, or give another --storage")
             RDBStorage(address, engine_kwargs=how).engine.dispose()  # takes two connections at once
     finally:
         engine.dispose()

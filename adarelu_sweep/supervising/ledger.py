@@ -44,11 +44,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Ledger:
     """All studies of one home."""
 
-    def __init__(self, where: Path | str, alone: bool = False) -> None:
+    def __init__(self, where: Path | str, alone: bool = False, existing: bool = False) -> None:
         """Open the home's file, or a server's database; raise UserError if it cannot be used.
 
-        What is not there is made. If ``alone``, nobody else can use a file until it is closed; then
-        a full disk will do.
+        What is not there is made, unless a server's tables are to be ``existing`` ones. If
+        ``alone``, nobody else can use a file until it is closed; then a full disk will do.
         """
         self.patience = Patience()
         shown = where if isinstance(where, Path) else without_password(where)
@@ -57,7 +57,7 @@ class Ledger:
                 if isinstance(where, Path):
                     self.storage = open_file(where, alone)
                 else:
-                    self.storage = open_server(server_address(where))
+                    self.storage = open_server(server_address(where), existing)
         except UserError:
             raise
         except (
@@ -75,7 +75,7 @@ class Ledger:
         """Open a home's ledger without making a home where there is none."""
         if isinstance(where, Path) and not where.exists():
             raise UserError(f"no studies in {where.parent}: launch one, or give another --home")
-        return cls(where, alone)
+        return cls(where, alone, existing=True)
 
     def owned(self, name: str) -> AbstractContextManager[None]:
         """Have the right to write a study's book where it is a server that gives it.
