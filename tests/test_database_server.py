@@ -522,6 +522,7 @@ def test_sixteen_workers_and_a_restart_of_the_server(
     running = command.start(
         *("launch", study_file, "--workers", "16", "--set", "matrix.seeds=20"),
         *("--set", "training.epochs=4"),
+        cwd=study_file.parent,  # where MLflow keeps artifacts of a tracker that is a database
     )
     wait_until(
         lambda: sum(t.state is TrialState.COMPLETE for t in in_optuna(database)) >= 8, seconds=400
