@@ -54,9 +54,14 @@ from adarelu_sweep.training.history import (
 from tests.waiting import wait_until
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _client() -> None:
+    """What a sweep tells MLflow's client, for every test here, whichever of them run."""
+    prepare_client()
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    prepare_client()
     home = Home(tmp_path_factory.mktemp("tracking"))
     yield home
     stop_server(home)
