@@ -1,7 +1,6 @@
 """The home: the folder that holds all state, and what lies where in it."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,21 +42,39 @@ class Home:
         return cls(home.root, asked or kept)
 
     def _kept_storage(self) -> str | None:
-        with suppress(OSError, UnicodeError):
+        """Return the address that the home has kept; taken for none, there would be two books."""
+        try:
             return self.storage_file.read_text().strip() or None
-        return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"{self.storage_file} cannot be read ({error}): mend that") from None
 
     def create(self) -> None:
         """Make the folder, readable by its owner only; raise UserError if that cannot be."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.artifacts.mkdir(exist_ok=True)
-            if self.storage and self._kept_storage() is None:
-                write_atomically(self.storage_file, without_password(self.storage).encode())
         except OSError as error:
             raise UserError(
                 f"{self.root}: cannot be the home ({error.strerror}); give another with --home"
             ) from None
+
+    def keep_storage(self) -> None:
+        """Have the home's studies in its storage from now on, which was found to be usable."""
+        if self.storage and self._kept_storage() is None:
+            write_atomically(self.storage_file, without_password(self.storage).encode())
+
+    def require_unmoved(self) -> None:
+        """Raise UserError where the studies have got another storage since this was located."""
+        kept = self._kept_storage()
+        if kept and kept != (without_password(self.storage) if self.storage else None):
+            raise UserError(f"the studies of {self.root} were moved to {kept}: repeat the command")
+
+    @property
+    def switch_lock(self) -> Path:
+        """Locked while a study is recorded, and while the storage changes."""
+        return self.root / "storage.lock"
 
     @property
     def optuna_db(self) -> Path:

@@ -27,7 +27,9 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising import patience
+from adarelu_sweep.supervising.belonging import require_own, whereabouts
 from adarelu_sweep.supervising.databases import TakenError
+from adarelu_sweep.supervising.deleting import Deletion
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.migrating import migrate
@@ -146,7 +148,92 @@ def test_a_connection_that_the_server_thinks_alive_gives_the_right_up(
             cursor.execute("SELECT 1")
 
 
+def test_another_host_with_the_same_name_and_process_id_is_another(
+    ledger: Ledger, database: str
+) -> None:
+    same = f"import os; os.getpid = lambda: {os.getpid()}\n{HOLDING}"
+    with subprocess.Popen(
+        [sys.executable, "-c", same, database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as twin:
+        assert twin.stdout is not None
+        assert twin.stdout.readline() == "mine\n"
+        with pytest.raises(TakenError):
+            ledger.owned("mine").__enter__()
+        assert twin.stdin is not None
+        twin.stdin.close()
+
+
+def test_a_study_of_another_home_is_neither_gone_on_with_nor_deleted(
+    database: str, tmp_path: Path
+) -> None:
+    """Whether it has a trial or not: the next who asks may be its own home."""
+    home = Home(tmp_path / "home", database)
+    home.create()
+    there = Ledger(database)
+    study = there.create(record().model_copy(update={"home": "elsewhere:/sweeps"}))
+    with pytest.raises(UserError, match="belongs to the home elsewhere:/sweeps"):
+        require_own(study, home)
+    with pytest.raises(UserError, match="belongs to the home elsewhere:/sweeps"):
+        Deletion("mine", home, keep_runs=True)
+    home.trial_folder("mine", 0).mkdir(parents=True)  # shared
+    require_own(study, home)
+    there.close()
+
+
 # A server that goes away
+
+
+def test_both_sides_hear_of_a_host_that_is_gone(ledger: Ledger, database: str) -> None:
+    """The settings alone: no test here can take a host away."""
+    with ledger.storage.engine.connect() as connection:
+        for setting in ("tcp_keepalives_idle", "tcp_user_timeout"):
+            shown = connection.exec_driver_sql(f"SHOW {setting}").scalar()
+            assert shown in ("30", "1min", "60s", "60000"), (setting, shown)
+        asked = connection.connection.driver_connection
+        assert asked is not None
+        assert asked.info.get_parameters()["tcp_user_timeout"] == "60000"
+    other = Ledger(f"{database}?options=-csearch_path%3Dpublic%2Cmore")
+    with other.storage.engine.connect() as connection:  # what the address asks for, too
+        assert connection.exec_driver_sql("SHOW search_path").scalar() == "public,more"
+        assert connection.exec_driver_sql("SHOW tcp_keepalives_idle").scalar() == "30"
+    other.close()
+
+
+def test_commands_say_in_one_line_that_the_server_went_away(
+    commands: list[Command], database: str, postgres: PostgresServer
+) -> None:
+    command = commands[1]
+    assert command.succeed("list") == "no studies yet\n"  # no tables even
+    ledger = Ledger(database)
+    ledger.create(record())
+    ledger.close()
+    with held_elsewhere(database) as process:
+        stopped = command.run("stop", "mine")
+        assert stopped.returncode == 2
+        assert f"by process {process.pid} on" in stopped.stderr
+        watching = command.start("status", "mine", "--watch")
+        assert watching.stdout is not None
+        assert "running" in watching.stdout.readline()
+        postgres.stop("immediate")
+        try:
+            _, err = watching.communicate(timeout=60)
+        finally:
+            postgres.start()
+    assert watching.returncode == 2
+    assert err.startswith("Error: the database server: ")
+    assert err.count("\n") == 1
+
+
+def test_a_storage_that_cannot_be_used_is_not_kept(
+    commands: list[Command], study_file: Path
+) -> None:
+    command = commands[0]
+    command.environment["ADARELU_SWEEP_STORAGE"] = "postgresql://me@127.0.0.1:1/db"
+    assert command.run("launch", study_file).returncode == 2
+    assert not (command.home / "storage").exists()
 
 
 def test_what_is_to_be_recorded_waits_for_the_server(
@@ -166,6 +253,7 @@ def test_what_is_to_be_recorded_waits_for_the_server(
     assert len(said) == 1
     assert re.match(r"the database server does not answer \(.*\): what is to be recorded ", said[0])
     assert PASSWORD not in said[0]
+    assert ESCAPED not in said[0]
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
 
 
@@ -282,6 +370,7 @@ def test_a_wrong_password_is_not_shown(postgres: PostgresServer) -> None:
     with pytest.raises(UserError, match="password authentication failed") as caught:
         Ledger(wrong)
     assert "wrong-one" not in str(caught.value)
+    assert "repeat the command" not in str(caught.value)  # no waiting helps
 
 
 def test_a_database_of_somebody_else_is_left_alone(database: str) -> None:
@@ -321,6 +410,8 @@ def test_a_home_keeps_its_storage_without_the_password(
     assert home.database == address
     assert "secret" not in f"{home} {home.shown_database}"
     home.create()
+    assert not (home.root / "storage").exists()  # before it was found to be usable
+    home.keep_storage()
     assert (home.root / "storage").read_text() == "postgresql+psycopg://me@host/db"
     assert Home.locate(home.root).database == address  # the same: with the password
     monkeypatch.delenv("ADARELU_SWEEP_STORAGE")
@@ -378,26 +469,52 @@ def test_a_home_moves_to_a_server(database: str, tmp_path: Path, search_study: S
     there.close()
 
 
-@pytest.mark.parametrize("commits", [3, 11, 14])
+@pytest.mark.parametrize(
+    ("what", "number"), [("commit", 3), ("commit", 11), ("commit", 18), ("plan", 1), ("plan", 2)]
+)
 def test_a_move_that_is_cut_off_changes_nothing_and_is_repeated(
-    database: str, tmp_path: Path, commits: int
+    database: str, tmp_path: Path, what: str, number: int
 ) -> None:
     home = Home(tmp_path / "home")
     home.create()
     here = Ledger(home.optuna_db)
-    study = here.create(record())
-    for cell in plan(study)[:4]:
-        study.complete(study.begin(cell, 1), GOOD)
+    for name in ("mine", "another"):
+        study = here.create(record(name))
+        for cell in plan(study)[:2]:
+            study.complete(study.begin(cell, 1), GOOD)
     here.close()
-    cut = subprocess.run([sys.executable, "-c", CUT_OFF, str(home.root), database, str(commits)])
+    after = [what, str(number)]
+    cut = subprocess.run([sys.executable, "-c", CUT_OFF, str(home.root), database, *after])
     assert cut.returncode == 9
     there = Ledger(database)
-    assert there.names() == []
+    assert len(there.names()) == (number if what == "plan" else 0)
     assert Home.locate(home.root).database == home.optuna_db
     migrate(home, database, lambda _line: None)
-    assert there.names() == ["mine"]
-    assert len(there.open("mine").trials()) == 4
+    assert there.names() == ["mine", "another"]
+    for name in there.names():
+        assert len(there.open(name).trials()) == 2
+        assert there.open(name).record.home == whereabouts(home)
     there.close()
+
+
+def test_a_study_that_is_launched_during_a_move_is_not_left_behind(
+    database: str, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    here.create(record())
+    with pytest.raises(UserError, match="a study was launched or deleted meanwhile"):
+        migrate(home, database, lambda _line: here.create(record("late")) and None)
+    assert Home.locate(home.root).database == home.optuna_db
+    home.require_unmoved()
+    here.close()
+    migrate(home, database, lambda _line: None)
+    with pytest.raises(UserError, match=r"were moved to .*: repeat the command"):
+        home.require_unmoved()  # as a launch does that began before
+    assert Ledger.existing(database).names() == ["mine", "late"]
+    left = {path.name for path in home.root.glob("optuna*")}
+    assert left == {"optuna-moved.db", "optuna.db.lock"}  # no log without its database
 
 
 CUT_OFF = """
@@ -405,19 +522,24 @@ import os, sys
 from pathlib import Path
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising.migrating import migrate
+from adarelu_sweep.supervising import migrating
 
-left, commit = int(sys.argv[3]), PGDialect_psycopg.do_commit
+what, left = sys.argv[3], int(sys.argv[4])
 
-def cut_off(self, connection):
-    global left
-    commit(self, connection)
-    left -= 1
-    if not left:
-        os._exit(9)
+def then_cut_off(change):
+    def cut_off(*arguments):
+        global left
+        change(*arguments)
+        left -= 1
+        if not left:
+            os._exit(9)
+    return cut_off
 
-PGDialect_psycopg.do_commit = cut_off
-migrate(Home(Path(sys.argv[1])), sys.argv[2], print)
+if what == "commit":
+    PGDialect_psycopg.do_commit = then_cut_off(PGDialect_psycopg.do_commit)
+else:
+    migrating._publish = then_cut_off(migrating._publish)
+migrating.migrate(Home(Path(sys.argv[1])), sys.argv[2], print)
 """
 
 
@@ -430,6 +552,15 @@ def test_a_move_is_refused_where_it_would_lose_something(database: str, tmp_path
     running = Lease(home.study_folder("mine"), "mine")
     with running, pytest.raises(UserError, match="is being run by process"):
         migrate(home, database, print)
+    with pytest.raises(UserError, match="--to is no address"):
+        migrate(home, "nonsense", print)
+    here = Ledger(home.optuna_db)
+    here.create(record("half"))
+    here.begin_deletion("half")
+    with pytest.raises(UserError, match="'half' was cut off: finish it"):
+        migrate(home, database, print)
+    here.delete("half")
+    here.close()
     optuna.create_study(study_name="mine", storage=database, direction="maximize").ask()
     with pytest.raises(UserError, match="'mine' that is not adarelu-sweep's"):
         migrate(home, database, print)
@@ -492,10 +623,11 @@ def test_a_study_seen_and_refused_from_another_home(
     running.kill()
     running.communicate()
     wait_until(lambda: listed(two) == [line for line in listed(two) if "interrupted" in line])
-    elsewhere = two.run("resume", "small")
-    assert elsewhere.returncode == 2
-    assert f"{one.home}: give that folder" in elsewhere.stderr
-    assert [path.name for path in (two.home / "trials" / "small").iterdir()] == ["lease.lock"]
+    for verb in (["resume", "small"], ["delete", "small", "--yes"]):
+        elsewhere = two.run(*verb)
+        assert elsewhere.returncode == 2
+        assert f"{one.home}, where its checkpoints are: give that folder" in elsewhere.stderr
+    assert not (two.home / "trials" / "small").exists()
     stopped = one.start("resume", "small")
     wait_until(lambda: "small: running" in one.succeed("list"))
     stopped.send_signal(signal.SIGTERM)
@@ -504,7 +636,8 @@ def test_a_study_seen_and_refused_from_another_home(
     assert two.succeed("list") == "no studies yet\n"
     for folder in (one.home, two.home):
         for path in folder.rglob("*"):
-            assert not path.is_file() or PASSWORD.encode() not in path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
+            assert not any(secret.encode() in content for secret in (PASSWORD, ESCAPED)), path
 
 
 def listed(command: Command) -> list[str]:

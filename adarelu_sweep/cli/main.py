@@ -87,10 +87,26 @@ def main() -> None:
         click.echo("Interrupted.", err=True)
         asked = error if isinstance(error, StopSignal) else error.__cause__  # as click wraps it
         code = exit_code(asked.number if isinstance(asked, StopSignal) else signal.SIGINT)
+    except Exception as error:
+        said = _database_trouble(error)
+        if said is None:
+            raise
+        _say(said)
+        code = 2
     # The exit code is settled: a further signal while Python takes itself down must not change it.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code or 0)
+
+
+def _database_trouble(error: BaseException) -> str | None:
+    """Say what a database server did in the midst of a command, if it is that; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__module__.startswith("psycopg"):
+            return f"the database server: {cause}; repeat the command once it can be reached"
+        cause = cause.__cause__
+    return None
 
 
 def _say(message: str) -> None:

@@ -51,6 +51,7 @@ def logs_command(
 @click.option("--now", is_flag=True, help="Do not let it finish the steps in hand.")
 def stop_command(name: str, home: Path | None, now: bool) -> None:
     """Stop the study NAME as Ctrl-C does; 'adarelu-sweep resume' goes on from there."""
+    from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.lease import Lease
     from adarelu_sweep.supervising.ledger import Ledger
@@ -61,5 +62,8 @@ def stop_command(name: str, home: Path | None, now: bool) -> None:
     ledger = Ledger.existing(here.database).open(name)
     lease = Lease(here.study_folder(name), name)
     if not stop(lease, name, now, lambda line: click.echo(line, err=True)):
+        if elsewhere := ledger.owner():
+            process, host, _since = elsewhere
+            raise UserError(f"{name} is being run by process {process} on {host}: stop it there")
         click.echo(f"{name} is not being run", err=True)
     click.echo(state_of(ledger, here))

@@ -164,6 +164,7 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
 def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
     """Return the states of the studies that can be read, and why the others cannot."""
     from adarelu_sweep.errors import UserError
+    from adarelu_sweep.supervising.databases import NoStudiesError
     from adarelu_sweep.supervising.ledger import Ledger
     from adarelu_sweep.supervising.state import state_of
 
@@ -171,7 +172,10 @@ def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
     unreadable: list[str] = []
     if home.storage is None and not home.optuna_db.exists():
         return states, unreadable
-    ledger = Ledger.existing(home.database)
+    try:
+        ledger = Ledger.existing(home.database)
+    except NoStudiesError:
+        return states, unreadable
     for name in ledger.names():
         try:
             states.append(state_of(ledger.open(name), home))

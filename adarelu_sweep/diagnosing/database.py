@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.secrets import in_one_line, without_password
-from adarelu_sweep.supervising.databases import server_address
+from adarelu_sweep.supervising.databases import connection_arguments, server_address
 from adarelu_sweep.supervising.ledger import PLAN
 from adarelu_sweep.supervising.opening import refuse_other_tables, require_optunas
 from adarelu_sweep.wording import count
@@ -23,10 +23,7 @@ from adarelu_sweep.wording import count
 PATIENCE = 60.0
 """Seconds that the check of a large database may take."""
 _BUSY = 5.0  # seconds that somebody may keep others out
-_READING: dict[str, Any] = {
-    "poolclass": NullPool,
-    "connect_args": {"connect_timeout": 5, "options": "-c default_transaction_read_only=on"},
-}
+_READ_ONLY = "-c default_transaction_read_only=on"
 
 
 def optuna_database(path: Path) -> Finding:
@@ -65,13 +62,15 @@ def server_database(address: str) -> Finding:
     shown = without_password(address)
     try:
         url = server_address(address)
-        with closing(create_engine(url, **_READING).connect()) as connection:
+        arguments = connection_arguments(url, _READ_ONLY) | {"connect_timeout": 5}
+        how: dict[str, Any] = {"poolclass": NullPool, "connect_args": arguments}
+        with closing(create_engine(url, **how).connect()) as connection:
             tables = set(inspect(connection).get_table_names())
         require_optunas(tables)
         if not tables:
             found = f"{shown} answers and is empty: the first launch makes its tables"
             return Finding("database", "optuna", State.ABSENT, found)
-        with _as_optuna_opens_it(url, _READING, whole=True) as connected:
+        with _as_optuna_opens_it(url, how, whole=True) as connected:
             found = f"{shown} answers: {_contents(connected)}"
     except (RuntimeError, SQLAlchemyError, OptunaError) as error:
         reason = in_one_line(getattr(error, "orig", None) or error)

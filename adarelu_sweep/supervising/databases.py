@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,11 +34,19 @@ from adarelu_sweep.supervising.opening import (
     set_journal,
 )
 
-# Who it is, as the server's list of connections shows it; other machines read it there.
-_WHO = f"adarelu-sweep {os.getpid()} {socket.gethostname()}"[:63]
+# Who it is, as the server's list of connections shows it; other machines read it there. Host and
+# process id alone are not enough: two containers may have the same.
+_WHO = f"adarelu-sweep {os.getpid()} {uuid.uuid4().hex[:8]} {socket.gethostname()}"[:63]
+_WRITTEN = re.compile(r"adarelu-sweep (\d+) \w+ (.+)")
 _CONNECT_TIMEOUT = 10  # seconds
-# Seconds. Within a minute the server gives up a connection, and its lock, whose host is gone.
-_KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+_LOST = 60_000  # milliseconds after which what was sent and not acknowledged means a lost host
+# Of a host that is gone each side hears within a minute: the server takes its lock back, and the
+# supervisor is told. Idle connections are probed; those with something under way have _LOST.
+_SERVER_SIDE = (
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+    f"-c tcp_user_timeout={_LOST}"
+)
+_CLIENT_SIDE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _MAKING = "the tables"  # a lock's name, which no study can have
 
 
@@ -74,17 +83,12 @@ def open_file(path: Path, alone: bool = False) -> RDBStorage:
 def open_server(address: str, existing: bool = False) -> RDBStorage:
     """Open a database of a PostgreSQL server, making Optuna's tables if it has none.
 
-    If it is to be an ``existing`` one, UserError is raised instead.
+    If it is to be an ``existing`` one, NoStudiesError is raised instead.
 
     A lost connection is replaced when it is next needed. There is one at a time, so that whoever
     holds a lock writes with it.
     """
-    arguments = {
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "application_name": _WHO,
-        "options": _KEEPALIVE,
-    }
-    how: dict[str, Any] = {"connect_args": arguments}
+    how: dict[str, Any] = {"connect_args": connection_arguments(address, _SERVER_SIDE)}
     engine = create_engine(address, **how)
     try:
         with engine.connect() as connection, _locked(connection, _MAKING):
@@ -92,7 +96,9 @@ def open_server(address: str, existing: bool = False) -> RDBStorage:
             require_optunas(tables)
             if existing and not tables:
                 shown = without_password(address)
-                raise UserError(f"no studies in {shown}: launch one, or give another --storage")
+                raise NoStudiesError(
+                    f"no studies in {shown}: launch one, or give another --storage"
+                )
             RDBStorage(address, engine_kwargs=how).engine.dispose()  # takes two connections at once
     finally:
         engine.dispose()
@@ -102,14 +108,34 @@ def open_server(address: str, existing: bool = False) -> RDBStorage:
     )
 
 
-def server_address(given: str) -> str:
-    """Return an address as SQLAlchemy takes it; raise UserError for what is none of PostgreSQL."""
+def connection_arguments(address: str, options: str) -> dict[str, Any]:
+    """Return what each connection is made with; options that the address has come first."""
+    given = make_url(address).query.get("options", "")
+    several = (given,) if isinstance(given, str) else given
+    return {
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "application_name": _WHO,
+        "options": " ".join([*several, options]).strip(),
+        "tcp_user_timeout": _LOST,
+        **_CLIENT_SIDE,
+    }
+
+
+class NoStudiesError(UserError):
+    """A database that has no tables yet."""
+
+
+def server_address(given: str, option: str = "--storage") -> str:
+    """Return an address as SQLAlchemy takes it; raise UserError for what is none of PostgreSQL.
+
+    ``option`` is what it was given by.
+    """
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
-        raise _not_an_address() from None
+        raise _not_an_address(option) from None
     if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"} or not url.database:
-        raise _not_an_address()
+        raise _not_an_address(option)
     try:
         import psycopg  # noqa: F401
     except ImportError:
@@ -119,9 +145,9 @@ def server_address(given: str) -> str:
     return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def _not_an_address() -> UserError:
+def _not_an_address(option: str) -> UserError:
     return UserError(
-        "--storage is no address of a PostgreSQL database: "
+        f"{option} is no address of a PostgreSQL database: "
         "give one such as postgresql+psycopg://USER@HOST/DATABASE"
     )
 
@@ -157,7 +183,7 @@ def owner(engine: Engine, study: str) -> tuple[int, str, str] | None:
         return None
     with engine.connect() as connection:
         found = connection.exec_driver_sql(_HOLDER, _halves(study)).one_or_none()
-    who = re.fullmatch(r"adarelu-sweep (\d+) (.+)", found.application_name) if found else None
+    who = _WRITTEN.fullmatch(found.application_name) if found else None
     return (int(who[1]), who[2], found.since) if found and who else None
 
 
@@ -184,11 +210,10 @@ def _take(study: str, connection: Any, _record: Any) -> None:
             if holder and holder[1] == _WHO:
                 cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [holder[0]])
         else:
-            who = holder[1].removeprefix("adarelu-sweep ") if holder else "another process"
-            process, _, host = who.partition(" ")
+            who = _WRITTEN.fullmatch(holder[1]) if holder else None
+            by = f"process {who[1]} on {who[2]}" if who else "another process"
             raise TakenError(
-                f"study {study!r} is being run by process {process} on {host}: wait for it, or "
-                "stop it there first"
+                f"study {study!r} is being run by {by}: wait for it, or stop it there first"
             )
     connection.commit()
 

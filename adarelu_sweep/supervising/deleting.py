@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.supervising.belonging import require_own
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
@@ -78,7 +79,10 @@ class Deletion:
         return note
 
     def _open(self, ledger: Ledger) -> StudyLedger:
-        return ledger.open(self._name, half_deleted=True)
+        study = ledger.open(self._name, half_deleted=True)
+        if not ledger.is_half_deleted(self._name):
+            require_own(study, self._home)
+        return study
 
     def _open_again(self, ledger: Ledger) -> StudyLedger:
         try:

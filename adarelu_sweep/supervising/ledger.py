@@ -6,7 +6,6 @@ that carries the cell's key, and never again: what waits is the plan minus the t
 beside that study, one for every arm (``ArmBook``), named "STUDY/ARM", with trials of its own.
 """
 
-import re
 import sqlite3
 from contextlib import AbstractContextManager, suppress
 from itertools import count
@@ -33,7 +32,11 @@ from adarelu_sweep.supervising.opening import damage_explained, read_record
 from adarelu_sweep.supervising.patience import Patience, no_room_explained
 from adarelu_sweep.supervising.trials import CELL, LedgerTrial, attributes, ledger_trial
 
-_TABLES = re.compile(r"(study|trial)_|studies$|trials$")  # a server's database may hold others
+_TABLES = {  # of those with a study or a trial; a server's database may hold others
+    *("studies", "study_directions", "study_user_attributes", "study_system_attributes"),
+    *("trials", "trial_user_attributes", "trial_system_attributes", "trial_params"),
+    *("trial_values", "trial_intermediate_values", "trial_heartbeats"),
+}
 PLAN = "adarelu_sweep.plan"
 """The attribute of an Optuna study that makes it one of ours."""
 _DELETION = "adarelu_sweep.deletion"  # it has begun: what is left of the study is no study
@@ -87,6 +90,16 @@ class Ledger:
     def names(self) -> list[str]:
         """Return the names of the studies whose plan is recorded, oldest first."""
         return [name for name, deleted in self._recorded().items() if not deleted]
+
+    def is_half_deleted(self, name: str) -> bool:
+        """Return whether the deletion of a study was cut off."""
+        return self._recorded().get(name, False)
+
+    def refuse_half_deleted(self) -> None:
+        """Raise UserError if there is a study whose deletion was cut off."""
+        for name, deleted in self._recorded().items():
+            if deleted:
+                raise _half_deleted(name)
 
     def _recorded(self) -> dict[str, bool]:
         """Return the names of all that is recorded, and whether it is half deleted."""
@@ -184,7 +197,7 @@ class Ledger:
         Optuna's own ``delete_study`` loads every value of every trial first.
         """
         tables = MetaData()
-        tables.reflect(self.storage.engine, only=lambda name, _: bool(_TABLES.match(name)))
+        tables.reflect(self.storage.engine, only=lambda name, _: name in _TABLES)
         studies = [study._study_id for study in self.optuna_studies(name)]
         trials = select(tables.tables["trials"].c.trial_id).where(
             tables.tables["trials"].c.study_id.in_(studies)

@@ -20,6 +20,13 @@ _TICK = 0.1  # seconds after which a request to stop is noticed
 _LOCKED = "database is locked"
 _PASSING = ("database or disk is full", "disk I/O error", _LOCKED)
 _AWAY = "the database server does not answer"
+# What it says to somebody who may not, or to nobody it knows: waiting does not help.
+_REFUSED = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+)
 
 
 class OutOfPatienceError(Exception):
@@ -95,7 +102,9 @@ def passing_reason(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return str(cause.strerror)
         if isinstance(cause, OperationalError) and isinstance(cause.orig, _server_trouble()):
-            return f"{_AWAY} ({' '.join(str(cause.orig).split())})"
+            said_by_it = " ".join(str(cause.orig).split())
+            refused = any(reason in said_by_it for reason in _REFUSED)
+            return None if refused else f"{_AWAY} ({said_by_it})"
         for said in _PASSING:
             if said in str(cause):
                 return said

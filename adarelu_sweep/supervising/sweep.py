@@ -1,6 +1,5 @@
 """Launching and resuming a study: what is made sure of before it runs."""
 
-import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.belonging import require_own, whereabouts
 from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
@@ -135,14 +136,17 @@ def launch(
             workers=machine.workers,
             threads=place.threads,
             pack=AUTO if machine.pack is None else machine.pack,
-            home=_whereabouts(home),
+            home=whereabouts(home),
             launcher=machine.launcher or "local",
             ray_address=machine.ray_address,
             gpus_per_worker=machine.gpus_per_worker,
         )
         with Lease(home.study_folder(study.name), study.name), ledger.owned(study.name):
             _refuse_leftovers(home.study_folder(study.name))
-            study_ledger = ledger.create(record)
+            with FileLock(home.switch_lock):
+                home.require_unmoved()
+                home.keep_storage()
+                study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
             where = Surroundings(home, place, data_folder, tracking_uri, record.pack)
             return study_ledger, run(study_ledger, agenda, where, screen)
@@ -163,7 +167,7 @@ def resume(
     then on.
     """
     ledger = Ledger.existing(home.database)
-    require_trials(ledger.open(name), home)  # without a study there is to be no lease
+    require_own(ledger.open(name), home)  # without a study there is to be no lease
     _warn_of_home(home, screen.console)
     lease = Lease(home.study_folder(name), name)
     with (
@@ -172,6 +176,7 @@ def resume(
         ledger.owned(name),
         Claims(home, name) as claims,
     ):
+        home.require_unmoved()
         study_ledger = ledger.open(name)
         record = extend(study_ledger.record) if extend else study_ledger.record
         is_new = record.study != study_ledger.record.study
@@ -197,28 +202,6 @@ def resume(
         pack = record.pack if machine.pack is None else machine.pack
         where = Surroundings(home, place, data_folder, tracking_uri, pack)
         return study_ledger, run(study_ledger, agenda, where, screen)
-
-
-def require_trials(ledger: StudyLedger, home: Home) -> None:
-    """Raise UserError where a study was begun whose checkpoints are not in this home.
-
-    A server's database is reached from anywhere; trained again without them, epochs would stand in
-    MLflow twice.
-    """
-    name, folder = ledger.record.study.name, home.study_folder(ledger.record.study.name)
-    if home.storage is None or ledger.record.home == _whereabouts(home):
-        return
-    if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
-        return  # a folder that several machines share
-    if any(book.trials() for book in (ledger, *ledger.searches())):
-        raise UserError(
-            f"the checkpoints of study {name!r} are not in {home.root}, but where it was launched, "
-            f"{ledger.record.home}: give that folder, or one shared with it, as --home"
-        )
-
-
-def _whereabouts(home: Home) -> str:
-    return f"{socket.gethostname()}:{home.root}"
 
 
 def require_data(study: Study, data_folder: Path, console: Console) -> None:
