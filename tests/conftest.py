@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import object_server, object_store
 from tests.postgres import postgres
 from tests.sweeps import STUDY
 
-__all__ = ["postgres"]  # a fixture, too
+__all__ = ["object_server", "object_store", "postgres"]  # fixtures, too
 
 _LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
 
@@ -38,10 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No home or tracking server of the person who runs the tests."""
+    """No home, tracking server or cloud account of the person who runs the tests."""
     tracking = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     own = ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_STORAGE", "ADARELU_SWEEP_GPU_LISTING", "PGPASSWORD")
-    for name in (*own, *tracking):
+    cloud = tuple(name for name in os.environ if name.startswith("AWS_"))
+    for name in (*own, *tracking, *cloud):
         monkeypatch.delenv(name, raising=False)
 
 
