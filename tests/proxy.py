@@ -55,6 +55,8 @@ class Proxy:
         self.fate: Callable[[str], Fate] = lambda _request: "pass"
         self.seen: list[tuple[str, Fate]] = []
         """What was asked, ``METHOD /path``, and what became of it."""
+        self.answered = 0
+        """Bytes that the server has answered, one request at a time."""
         self.ended = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
@@ -133,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fate in ("slow", "late"):
                 time.sleep(proxy.late if fate == "late" else 0.2)
             answer = self._pass_on(body)
+            proxy.answered += len(answer)
             if fate == "cut answer":  # a head that misses something would be taken for whole
                 answer = b"" if answer.endswith(b"\r\n\r\n") else answer[:-1]
             self._say(answer)

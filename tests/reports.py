@@ -96,7 +96,8 @@ def _trial(
         last["test/accuracy"], loss if math.isfinite(loss) else None, epochs, diverged
     )
     history = History(epochs=records, outcome="diverged" if diverged else "complete")
-    return SeedResult(seed, result, number, Path(f"{number:05d}"), history)
+    folder = Path(f"{number:05d}")
+    return SeedResult(seed, result, number, folder, folder, history)
 
 
 def _probes(activation: str, layer: int, epoch: int) -> dict[str, float]:

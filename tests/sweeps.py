@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ optimizer = { name = "sgd", lr = 0.02, momentum = 0.9 }
 figures = false
 register_model = false
 """
+
+_PATIENCE = 120.0  # seconds from the last word of a sweep to its end
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -79,3 +82,24 @@ class Command:
 
     def json(self, *arguments: str | Path) -> Any:
         return json.loads(self.succeed(*arguments))
+
+
+class Sweep:
+    """A sweep that runs, and what it says."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.said = ""
+
+    def until(self, pattern: str, times: int = 1) -> None:
+        """Read on until it has said this so often."""
+        assert self.process.stderr is not None
+        while len(re.findall(pattern, self.said)) < times:
+            line = self.process.stderr.readline()
+            assert line, self.said
+            self.said += line
+
+    def ends(self) -> int:
+        assert self.process.stderr is not None
+        self.said += self.process.stderr.read()
+        return self.process.wait(_PATIENCE)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +18,7 @@ from adarelu_sweep.launching.messages import Quit, Ready
 from adarelu_sweep.supervising.slots import available_cores
 from tests.chaos.books import Books, differences
 from tests.ray_clusters import Nodes, ray_cluster
-from tests.sweeps import STUDY, Command
+from tests.sweeps import STUDY, Command, Sweep
 from tests.test_launcher import WORKER, ends
 
 pytestmark = pytest.mark.long
@@ -65,27 +64,6 @@ def undisturbed(home: Command, study_file: Path) -> Books:
     workers = str(available_cores())
     home.succeed("launch", study_file, "--name", "local", "--gpus", "none", "--workers", workers)
     return Books(home.home, "local")
-
-
-class Sweep:
-    """A sweep that runs, and what it says."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.said = ""
-
-    def until(self, pattern: str, times: int = 1) -> None:
-        """Read on until it has said this so often."""
-        assert self.process.stderr is not None
-        while len(re.findall(pattern, self.said)) < times:
-            line = self.process.stderr.readline()
-            assert line, self.said
-            self.said += line
-
-    def ends(self) -> int:
-        assert self.process.stderr is not None
-        self.said += self.process.stderr.read()
-        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -99,14 +99,15 @@ class Tracked:
             trial = Trial(cell.settings, dataset, place)
             list(trial.train(lambda: False))
             self.tracker.deliver(
-                TrialSnapshot(str(number), "s", number, cell.settings, place, "FINISHED")
+                TrialSnapshot(str(number), "s", number, cell.settings, place, place, "FINISHED")
             )
             self.trials.append(trial)
 
     def end(self, best: int) -> str | None:
         """End the study with this trial as its best; return what is told of it."""
         (self.folder / "report").mkdir(exist_ok=True)
-        chosen = BestTrial(str(best), self.folder / str(best), f"trial {best}, chosen by a test")
+        place = self.folder / str(best)
+        chosen = BestTrial(str(best), place, place, f"trial {best}, chosen by a test")
         report = StudyReport(self.folder / "report", "", best=chosen)
         troubles: list[str] = []
         delivery = Delivery(lambda: self.tracker, troubles.append)

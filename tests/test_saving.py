@@ -226,13 +226,13 @@ def test_on_a_gpu_a_snapshot_is_that_of_its_moment_whatever_the_stream_does_next
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     """Checkpoints are written as ever, but not before this is set."""
-    go_on, write = Event(), checkpoints.write_atomically
+    go_on, write = Event(), checkpoints.write_whole
 
-    def wait_and_write(path: Path, *content: Any, before: Path | None = None) -> None:
+    def wait_and_write(path: Path, *content: Any, before: str | None = None) -> None:
         assert path.name != CHECKPOINT or go_on.wait(60)
         write(path, *content, before=before)
 
-    monkeypatch.setattr(checkpoints, "write_atomically", wait_and_write)
+    monkeypatch.setattr(checkpoints, "write_whole", wait_and_write)
     yield go_on
     go_on.set()
 

@@ -118,8 +118,9 @@ class Trial:
         save_file({"weight": np.zeros(1)}, self.folder / CHECKPOINT, metadata)
 
     def snapshot(self, status: RunStatus = "RUNNING", **tags: str) -> TrialSnapshot:
+        where = (self.folder, self.folder)
         return TrialSnapshot(
-            str(self.number), "s", self.number, self.settings, self.folder, status, tags
+            str(self.number), "s", self.number, self.settings, *where, status, tags
         )
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
@@ -14,7 +15,7 @@ from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot,
 from adarelu_sweep.launching.messages import FROM_WORKER, Interrupted, Quit, ToWorker
 from adarelu_sweep.processes import own_command
 
-# A worker holds no credentials and knows no server.
+# A worker knows no server, and holds no credentials unless they are granted.
 _WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "ADARELU_SWEEP_STORAGE")
 
 _PATIENCE = 5.0  # seconds that workers have to quit, all together, before they are killed
@@ -25,7 +26,7 @@ _LAST_WORDS = 1.0  # seconds to read what a worker has said before it ended
 class LocalWorker(Worker):
     """A worker process: messages to its standard input, from its standard output, a line each."""
 
-    def __init__(self, slot: Slot, report: Report, log: Path) -> None:
+    def __init__(self, slot: Slot, report: Report, log: Path, granted: Sequence[str] = ()) -> None:
         self.slot = slot
         self._report = report
         self._sending = Lock()
@@ -39,7 +40,7 @@ class LocalWorker(Worker):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
-                env=environment(slot),
+                env=environment(slot, granted),
                 # Out of the terminal's process group: Ctrl-C is the supervisor's to handle. Within
                 # its session: every other would get as much of the CPU, whatever its priority.
                 process_group=0,
@@ -115,16 +116,24 @@ class LocalWorker(Worker):
 
 
 class LocalLauncher(Launcher):
-    """Starts worker processes on this machine."""
+    """Starts worker processes on this machine.
 
-    def __init__(self, report: Report, logs: Path) -> None:
+    Args:
+        report: Takes the events.
+        logs: Where the workers' output goes.
+        granted: As ``environment`` takes it.
+    """
+
+    def __init__(self, report: Report, logs: Path, granted: Sequence[str] = ()) -> None:
         self._report = report
         self._logs = logs
+        self._granted = granted
         self._workers: list[LocalWorker] = []
 
     def start(self, slot: Slot) -> LocalWorker:  # noqa: D102
         self._logs.mkdir(parents=True, exist_ok=True)
-        worker = LocalWorker(slot, self._report, self._logs / f"worker-{slot.index}.log")
+        log = self._logs / f"worker-{slot.index}.log"
+        worker = LocalWorker(slot, self._report, log, self._granted)
         self._workers = [w for w in self._workers if w._process.poll() is None] + [worker]
         return worker
 
@@ -137,9 +146,14 @@ class LocalLauncher(Launcher):
         self._workers.clear()
 
 
-def environment(slot: Slot) -> dict[str, str]:
-    """Return a worker's environment: its own GPU or no GPU, its threads, and no credentials."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_WITHHELD)}
+def environment(slot: Slot, granted: Sequence[str] = ()) -> dict[str, str]:
+    """Return a worker's environment: its own GPU or no GPU, its threads, and no credentials.
+
+    But for those that are ``granted``, by what the names of their variables begin with: who keeps
+    checkpoints in a store needs the store's.
+    """
+    withheld = tuple(each for each in _WITHHELD if each not in granted)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(withheld)}
     own = {
         "CUDA_VISIBLE_DEVICES": slot.gpu or "",
         "OMP_NUM_THREADS": str(slot.threads),

@@ -7,7 +7,7 @@ threads, its GPU, and what it has started all end with it, and it is spoken to i
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,16 +33,28 @@ class Host:
 
     Args:
         slot: The worker's slot; which GPU it has, Ray has said by then.
-        log: Where its output goes: below the home, which this node shares.
+        log: Where its output goes: below the home, which this node shares unless ``granted`` says
+            that checkpoints are in a store.
         folder: The supervisor's current folder, where a user's components may lie.
         environment: What a worker gets of the supervisor's environment. The rest is the node's.
+        granted: Which credentials a worker gets of the node's environment: ``local.environment``.
     """
 
-    def __init__(self, slot: Slot, log: str, folder: str, environment: Mapping[str, str]) -> None:
-        if not Path(log).parent.is_dir():
+    def __init__(
+        self,
+        slot: Slot,
+        log: str,
+        folder: str,
+        environment: Mapping[str, str],
+        granted: Sequence[str] = (),
+    ) -> None:
+        if granted:
+            Path(log).parent.mkdir(parents=True, exist_ok=True)
+        elif not Path(log).parent.is_dir():
             raise RuntimeError(
                 f"{Path(log).parent} is not there on {socket.gethostname()}: the home has to lie "
-                "in a folder that all nodes share under one path"
+                "in a folder that all nodes share under one path, or execution.checkpoints has to "
+                "be an object store"
             )
         os.environ.update(environment)
         with suppress(OSError):
@@ -52,7 +64,7 @@ class Host:
         self._news = Condition()
         self._kept: deque[FromWorker | Left] = deque()
         self._dropped = 0
-        self._worker = LocalWorker(slot, self._keep, Path(log))
+        self._worker = LocalWorker(slot, self._keep, Path(log), granted)
 
     def node(self) -> str:
         """Return the id of the node that it runs on."""

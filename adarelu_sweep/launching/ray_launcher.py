@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -158,17 +159,24 @@ class RayLauncher(Launcher):
             workers they are: those that a dead supervisor left with the same one are ended first.
         cluster: Where they run; it is left at the end.
         slots: Its slots, which are offered anew as nodes come and go.
+        granted: Which credentials a worker gets of its node's environment.
     """
 
     offers = True
 
     def __init__(
-        self, report: Report, logs: Path, cluster: RayCluster, slots: ClusterSlots
+        self,
+        report: Report,
+        logs: Path,
+        cluster: RayCluster,
+        slots: ClusterSlots,
+        granted: Sequence[str] = (),
     ) -> None:
         self._report = report
         self._logs = logs
         self._cluster = cluster
         self._slots = slots
+        self._granted = granted
         self._workers: list[RayWorker] = []
         self._glancing = Lock()
         self._closed = Flag()
@@ -196,7 +204,7 @@ class RayLauncher(Launcher):
                 max_restarts=0,  # a worker that is lost is the supervisor's to replace
                 **placing,
             )
-            .remote(slot, str(log.resolve()), str(Path.cwd()), environment)
+            .remote(slot, str(log.resolve()), str(Path.cwd()), environment, self._granted)
         )
         worker = RayWorker(slot, self._report, actor, self)
         self._workers = [worker, *(each for each in self._workers if not each.is_gone)]

@@ -22,11 +22,15 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.storing.objects import StorageError
+from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.training.lane import Lane
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.stopping import StopRequestedError
+
+_PAUSE = 1.0  # seconds between two attempts at what a store has of a trial
 
 
 class Supervision(Protocol):
@@ -90,7 +94,7 @@ class TaskRunner:
     def _train_alone(self, task: Task, supervision: Supervision, unfinished: list[int]) -> None:
         (order,) = task.trials
         number, send = order.number, supervision.send
-        trial = self._build(order, task)
+        trial = self._build(order, task, supervision)
 
         def awaits_decision() -> bool:
             undecided = trial.history.outcome is None and bool(trial.history.epochs)
@@ -119,7 +123,9 @@ class TaskRunner:
             if supervision.stop.is_set():
                 raise StopRequestedError
             try:
-                trial = self._build(order, task)
+                trial = self._build(order, task, supervision)
+            except StopRequestedError:
+                raise
             except Exception as error:
                 raise TrialError(order.number) from error
             numbers[trial] = order.number
@@ -141,14 +147,27 @@ class TaskRunner:
         except PackError as error:
             raise TrialError(numbers[error.trial]) from error.__cause__
 
-    def _build(self, order: TrialOrder, task: Task) -> Trial:
-        folder = Path(order.folder)
+    def _build(self, order: TrialOrder, task: Task, supervision: Supervision) -> Trial:
+        """Take a trial up; as long as the store that may have its checkpoint is away, wait."""
+        folder = place_at(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
         dataset = self._load(order, Path(task.data_folder))
         # One that does not serve is of another arm, which had its turn: its memory is wanted.
         self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
         lane = self._free.pop() if self._free else None
-        return Trial(order.settings, dataset, folder, order.keep, lane)
+        stop_requested = _between_steps(supervision, task.heartbeat)
+        told = False
+        while True:
+            try:
+                return Trial(order.settings, dataset, folder, order.keep, lane)
+            except StorageError as error:
+                if not told:
+                    text = f"it waits for what may be stored of it ({error})"
+                    supervision.send(Note(trial=order.number, text=text))
+                    told = True
+            if stop_requested():
+                raise StopRequestedError
+            time.sleep(_PAUSE)
 
     def _load(self, order: TrialOrder, data_folder: Path) -> ResidentDataset:
         settings = order.settings

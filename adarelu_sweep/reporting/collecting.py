@@ -1,6 +1,7 @@
-"""Reading a study's results: its trials from the ledger, their histories from the home."""
+"""Reading a study's results: its trials from the ledger, their histories from where they lie."""
 
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from optuna.trial import TrialState
 
@@ -16,14 +17,18 @@ from adarelu_sweep.reporting.results import (
     SeedResult,
     State,
 )
+from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.ledger import StudyLedger
+from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
-from adarelu_sweep.supervising.trials import LedgerTrial, TrialResult
+from adarelu_sweep.supervising.trials import LedgerTrial
 from adarelu_sweep.training.history import CONFUSION_MATRIX, History
 from adarelu_sweep.training.settings import TrialSettings
+
+_READERS = 8
 
 
 def collect(
@@ -54,8 +59,10 @@ def collect(
             trial = trials.get(keys.get(seed, ""))
             if trial is not None and trial.result is not None:
                 folder = home.trial_folder(study.name, trial.number)
-                history = History() if in_haste else _history(folder, trial.result)
-                found.append(SeedResult(seed, trial.result, trial.number, folder, history))
+                place = results_of(folder, ledger.record, home)
+                found.append(SeedResult(seed, trial.result, trial.number, folder, place))
+        if not in_haste:
+            found = _with_histories(found)
         settings = _trained(arm, study, searching.get(arm.label))
         evaluated = None if in_haste else _evaluated(found)
         arms.append(Arm(arm, settings, len(study.seeds()), found, evaluated))
@@ -129,17 +136,32 @@ def _evaluated(trials: list[SeedResult]) -> Evaluated | None:
     """Return what the first trial with a XX: a row per class."""
     for trial in trials:
         try:
-            rows = (trial.folder / CONFUSION_MATRIX).read_text(encoding="utf-8").splitlines()
+            rows = (trial.place / CONFUSION_MATRIX).read_text(encoding="utf-8").splitlines()
             return Evaluated(len(rows), sum(int(cell) for row in rows for cell in row.split(",")))
         except (OSError, ValueError):
             continue
     return None
 
 
-def _history(folder: Path, result: TrialResult) -> History:
-    """Read a finished trial's history; empty unless it is there, readable and whole."""
+def _with_histories(trials: list[SeedResult]) -> list[SeedResult]:
+    """Add the histories, several read at once: a store takes its time for each."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        histories = readers.map(_history, trials)
+        return [
+            replace(trial, history=history)
+            for trial, history in zip(trials, histories, strict=True)
+        ]
+
+
+def _history(trial: SeedResult) -> History:
+    """Read a finished trial's history; empty unless it is there, readable and whole.
+
+    Raises UserError where a store that has it is not reached: without it nothing would be true.
+    """
     try:
-        history = History.read(folder)
+        history = History.read(trial.place)
+    except StorageError as error:
+        raise UserError(f"{error}: the histories that lie there are needed") from None
     except (OSError, ValueError, KeyError):
         return History()
-    return history if len(history.epochs) == result.epochs else History()
+    return history if len(history.epochs) == trial.result.epochs else History()

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from adarelu_sweep.components import Component, Scalar
 from adarelu_sweep.reporting.table import brief
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.trials import Counts, TrialResult
@@ -28,6 +29,8 @@ class SeedResult:
     number: int
     """Its number in the ledger."""
     folder: Path
+    """Its own in the home."""
+    place: Place
     """Where its checkpoint and its weights lie."""
     history: History = field(default_factory=History)
     """Empty where the checkpoint is gone or unreadable."""

@@ -69,6 +69,7 @@ def _best(results: Results) -> BestTrial | None:
     return BestTrial(
         key=str(trial.number),
         folder=trial.folder,
+        results=trial.place,
         description=(
             f"Trial {trial.number} of the study {results.name}: {arm.settings.arm}, seed "
             f"{trial.seed}, {trial.result.epochs} epochs, test accuracy "
@@ -85,7 +86,7 @@ def _kept(results: Results, trial: SeedResult) -> str:
     if results.study.execution.keep != "best":
         return ""
     try:
-        model = Description.read(trial.folder)
+        model = Description.read(trial.place)
     except (OSError, ValueError):  # what is wrong with it, its registration will say
         return ""
     if model.epoch is None or model.accuracy is None:

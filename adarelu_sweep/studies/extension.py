@@ -34,6 +34,13 @@ def extended(record: StudyRecord, path: Path | None, overrides: Sequence[str]) -
             f"this is study {study.name!r}, not {name!r}: if it is meant to be the same, add "
             f"--set name={name}"
         )
+    places = [each.execution.checkpoints for each in (record.study, study)]
+    if places[0] != places[1]:
+        before = f"is {places[0]}" if places[0] else "is not set: they are in the home"
+        raise UserError(
+            f"execution.checkpoints: that of study {name!r} {before}; leave it so, or its "
+            "checkpoints would be lost from sight"
+        )
     if differences := list(_differences(record.study, study)):
         more = len(differences) - _SHOWN
         shown = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")

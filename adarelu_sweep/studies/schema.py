@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from adarelu_sweep.components import Component, unknown
+from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.studies.search import Search, Seed
 from adarelu_sweep.training.settings import (
     ActivationComponent,
@@ -100,7 +101,7 @@ class ReportSettings(Settings):
 
 
 class ExecutionSettings(Settings):
-    """How the study is carried out: nothing here changes a number, so a resume may change it."""
+    """How the study is carried out: nothing here changes a number, so a resume may change most."""
 
     max_retries: NonNegativeInt = 3
     """How often a trial is taken up again whose worker crashed, was lost, or made no progress."""
@@ -109,6 +110,14 @@ class ExecutionSettings(Settings):
     keep: Literal["last", "best", "none"] = "last"
     """The weights that are kept of a finished trial: those of its last epoch, those of its best
     one, or none."""
+    checkpoints: str | None = None
+    """Where checkpoints, histories and models lie: ``s3://BUCKET/PREFIX``, or the whole path of a
+    folder that all workers reach; the home unless given. Cannot be changed by a resume."""
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _is_a_place(cls, given: str | None) -> str | None:
+        return None if given is None else str(place_at(given))
 
 
 class Study(Settings):

@@ -9,9 +9,11 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.supervising.books import Book
 from adarelu_sweep.supervising.ledger import StudyLedger
+from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.supervising.search import ArmSearch
 from adarelu_sweep.supervising.trials import Counts, LedgerTrial
 from adarelu_sweep.tracking.delivered import Delivered
@@ -26,7 +28,8 @@ class Job:
         cell: What it trains.
         trial: Where it stands.
         book: What says so.
-        folder: Where its checkpoint is.
+        folder: Its own in the home, with what was delivered of it.
+        results: Where its worker leaves checkpoint, history and model.
         tally: How many trials of the study are in each state; kept up to date.
         search: The search that it is part of, which may end it early.
     """
@@ -37,12 +40,14 @@ class Job:
         trial: LedgerTrial,
         book: Book,
         folder: Path,
+        results: Place,
         tally: Counter[TrialState],
         search: ArmSearch | None = None,
     ) -> None:
         self.cell = cell
         self.book = book
         self.folder = folder
+        self.results = results
         self.search = search
         self.pack = 1
         """How many trials its worker was given at once, itself included."""
@@ -281,12 +286,15 @@ class Agenda:
 
     def _job(self, cell: Cell, trial: LedgerTrial) -> Job:
         folder = self._home.trial_folder(self._study.name, trial.number)
-        return Job(cell, trial, self._ledger, folder, self._tally)
+        return Job(cell, trial, self._ledger, folder, self._results(folder), self._tally)
 
     def _search_job(self, search: ArmSearch, cell: Cell, trial: LedgerTrial) -> Job:
         book = search.book
         folder = self._home.search_trial_folder(self._study.name, book.index, trial.number)
-        return Job(cell, trial, book, folder, self._tally, search)
+        return Job(cell, trial, book, folder, self._results(folder), self._tally, search)
+
+    def _results(self, folder: Path) -> Place:
+        return results_of(folder, self._ledger.record, self._home)
 
     def _trials_of(self, search: ArmSearch) -> list[LedgerTrial]:
         return [job.trial for job in self._jobs.values() if job.search is search]

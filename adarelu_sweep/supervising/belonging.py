@@ -17,7 +17,9 @@ def whereabouts(home: Home) -> str:
 
 
 def require_own(ledger: StudyLedger, home: Home) -> None:
-    """Raise UserError for a study of another home, unless its trials are in a shared folder."""
+    """Raise UserError for a study of another home whose checkpoints are not reached from here."""
+    if ledger.record.study.execution.checkpoints is not None:
+        return
     name = ledger.record.study.name
     folder = home.study_folder(name)
     if home.storage is None or ledger.record.home == whereabouts(home):
@@ -26,5 +28,6 @@ def require_own(ledger: StudyLedger, home: Home) -> None:
         return
     raise UserError(
         f"study {name!r} belongs to the home {ledger.record.home}, where its checkpoints are: give "
-        "that folder, or one shared with it, as --home"
+        "that folder, or one shared with it, as --home (a study with execution.checkpoints belongs "
+        "to none)"
     )

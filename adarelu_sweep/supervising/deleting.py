@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.objects import StorageError
+from adarelu_sweep.storing.places import remove_all
 from adarelu_sweep.supervising.belonging import require_own
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
+from adarelu_sweep.supervising.results_places import given_place
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
@@ -43,6 +46,7 @@ class Deletion:
         with _opened(home) as ledger:
             study = self._open(ledger)
             self._uid = study.record.uid
+            self._place = given_place(study.record)
             self._look(study)
 
     def __str__(self) -> str:
@@ -55,7 +59,8 @@ class Deletion:
             if self._elsewhere is None:
                 folders += self._records.folders(self._home)
         files = size(sum(map(_size, folders)))
-        return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {files}"
+        elsewhere = f", and what lies in {self._place}" if self._place else ""
+        return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {files}{elsewhere}"
 
     def carry_out(self) -> str | None:
         """Delete it; return, in one line, what is left to be done by somebody else, or None.
@@ -71,6 +76,9 @@ class Deletion:
             self._begin(ledger)
             for folder in (*self._folders()[:-1], *self._trial_folders()):
                 _empty(folder)
+            if self._place is not None:
+                with _removal_explained():
+                    remove_all(self._place)
             note = self._delete_records()
             _empty(self._home.study_folder(self._name))
             with no_room_explained(self._home.shown_database):
@@ -219,6 +227,8 @@ def _removal_explained() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except StorageError as error:
+        raise UserError(f"{error}: what lies there is not removed; delete again") from None
     except OSError as error:
         raise UserError(
             f"{error.filename}: cannot be removed ({error.strerror}): mend that and delete again"

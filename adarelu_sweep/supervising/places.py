@@ -1,6 +1,6 @@
 """Where the workers of a study run: on this machine, or on a Ray cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,12 @@ class Place:
     launcher: MakeLauncher
 
 
-def on_this_machine(slots: list[Slot]) -> Place:
-    """Return the place whose workers are processes of this machine."""
-    return Place(slots, slots[0].threads, LocalLauncher)
+def on_this_machine(slots: list[Slot], granted: Sequence[str] = ()) -> Place:
+    """Return the place whose workers are processes of this machine.
+
+    ``granted`` is which credentials they get: ``launching.local.environment``.
+    """
+    return Place(slots, slots[0].threads, partial(LocalLauncher, granted=granted))
 
 
 def on_ray(
@@ -37,6 +40,7 @@ def on_ray(
     share: float,
     workers: int | None,
     threads: int | None,
+    granted: Sequence[str] = (),
 ) -> Place:
     """Return the place whose workers are spread over a Ray cluster.
 
@@ -46,6 +50,7 @@ def on_ray(
         share: How much of a GPU a worker gets.
         workers: How many slots there are to be, at most.
         threads: CPU threads of a slot where they are given already.
+        granted: Which credentials the workers get of their nodes' environments.
 
     Raises UserError for what the cluster cannot give, or where there is none.
     """
@@ -61,5 +66,5 @@ def on_ray(
         raise
     from adarelu_sweep.launching.ray_launcher import RayLauncher
 
-    launcher = partial(RayLauncher, cluster=cluster, slots=slots)
+    launcher = partial(RayLauncher, cluster=cluster, slots=slots, granted=granted)
     return Place(slots.update(nodes), slots.division.threads, launcher)

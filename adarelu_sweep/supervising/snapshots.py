@@ -31,6 +31,7 @@ def snapshot_of(job: Job, status: RunStatus) -> TrialSnapshot:
         number=job.trial.number,
         settings=job.cell.settings,
         folder=job.folder,
+        results=job.results,
         status=status,
         tags=tags,
     )

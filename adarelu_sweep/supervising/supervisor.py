@@ -345,7 +345,7 @@ class Supervisor:
         return TrialOrder(
             number=job.trial.number,
             settings=job.cell.settings,
-            folder=str(job.folder),
+            folder=str(job.results),
             threads=job.trial.threads,
             keep=self._execution.keep,
             awaits_decision=job.search is not None and job.search.prunes,

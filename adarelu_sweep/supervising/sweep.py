@@ -18,6 +18,7 @@ from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.secrets import without_password
+from adarelu_sweep.storing.places import credentials_for, place_at, require_usable
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
@@ -63,13 +64,20 @@ class Machine:
     ray_address: str | None = None
     gpus_per_worker: float | None = None
 
-    def place(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> Place:
+    def place(
+        self,
+        study: Study,
+        remembered: StudyRecord | None,
+        console: Console,
+        claims: Claims,
+    ) -> Place:
         """Return where the workers are to run; what is not said anew is as at launch."""
+        granted = credentials_for(study.execution.checkpoints)
         name = self.launcher or (remembered.launcher if remembered else "local")
         if name == "local":
             if self.ray_address is not None or self.gpus_per_worker is not None:
                 raise UserError("--ray-address and --gpus-per-worker need --launcher ray")
-            return on_this_machine(self.slots(remembered, console, claims))
+            return on_this_machine(self.slots(remembered, console, claims), granted)
 
         def given(what: str) -> Any:
             own = getattr(self, what)
@@ -78,7 +86,8 @@ class Machine:
         threads = remembered.threads if remembered and self.workers is None else None
         share = given("gpus_per_worker")
         share = 1.0 if share is None else share
-        return on_ray(given("ray_address"), given("gpus"), share, given("workers"), threads)
+        address, gpus, workers = (given(each) for each in ("ray_address", "gpus", "workers"))
+        return on_ray(address, gpus, share, workers, threads, granted)
 
     def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
         """Return the slots, with warnings shown and the GPUs claimed.
@@ -115,7 +124,8 @@ def launch(
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
     with no_room_explained(home.root), Claims(home, study.name) as claims:
-        place = machine.place(None, screen.console, claims)
+        _require_place(study)
+        place = machine.place(study, None, screen.console, claims)
         if tracking_uri is not None:
             tracking_uri = take_credentials(with_password(tracking_uri))
             require_answer(tracking_uri)
@@ -185,7 +195,8 @@ def resume(
         retries = retry_failed and agenda.has_failed()
         if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
-        place = machine.place(record, screen.console, claims)
+        _require_place(record.study)
+        place = machine.place(record.study, record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
         remembered = Path(record.data_folder) if record.data_folder else None
@@ -210,6 +221,12 @@ def require_data(study: Study, data_folder: Path, console: Console) -> None:
         if not check(name, data_folder).present:
             console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
             fetch(name, data_folder)
+
+
+def _require_place(study: Study) -> None:
+    """Make sure that checkpoints can be kept where the study has its own place for them."""
+    if study.execution.checkpoints is not None:
+        require_usable(place_at(study.execution.checkpoints))
 
 
 def _warn_of_home(home: Home, console: Console) -> None:

@@ -29,13 +29,13 @@ def write_artifacts(snapshot: TrialSnapshot, folder: Path, figures: bool) -> Non
     (folder / "trial.json").write_text(trial + "\n")
     if snapshot.status == "FAILED" and (snapshot.folder / TRACEBACK).exists():
         (folder / TRACEBACK).write_bytes((snapshot.folder / TRACEBACK).read_bytes())
-    history = History.read(snapshot.folder)
+    history = History.read(snapshot.results)
     if not history.epochs:
         return
     _write_history(history, folder / "history.csv")
     if any(record.probes for record in history.epochs):
         write_probes(history, folder / "probes.csv")
-    confusion = snapshot.folder / CONFUSION_MATRIX
+    confusion = snapshot.results / CONFUSION_MATRIX
     if confusion.exists():
         (folder / CONFUSION_MATRIX).write_bytes(confusion.read_bytes())
     if figures:
@@ -51,7 +51,7 @@ def _draw(snapshot: TrialSnapshot, history: History, folder: Path) -> None:
     _draw_curves(history, measured_on, title, folder / "curves.png")
     if any(record.probes for record in history.epochs):
         draw_probes(history, title, folder / "probes.png")
-    confusion = snapshot.folder / CONFUSION_MATRIX
+    confusion = folder / CONFUSION_MATRIX
     if confusion.exists():
         matrix = np.loadtxt(confusion, delimiter=",", dtype=np.int64, ndmin=2)
         _draw_confusion(matrix, measured_on, title, folder / "confusion_matrix.png")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from adarelu_sweep.storing.places import on_disk
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.address import charts_address
 from adarelu_sweep.tracking.arm_runs import update_arm_runs
@@ -136,7 +137,7 @@ class MlflowTracker:
 
     def _log_news(self, snapshot: TrialSnapshot, delivered: Delivered) -> None:
         """Send what the run does not have yet, in one call unless there is very much of it."""
-        history = History.read(snapshot.folder)
+        history = History.read(snapshot.results)
         metrics = [
             Metric(key, value, record.timestamp, record.epoch)
             for record in history.epochs[delivered.epochs :]
@@ -156,9 +157,10 @@ class MlflowTracker:
         with TemporaryDirectory() as folder:
             write_artifacts(snapshot, Path(folder), self._record.study.report.figures)
             self._experiment.upload(run_id, Path(folder))
-        model = snapshot.folder / MODEL
+        model = snapshot.results / MODEL
         if snapshot.status == "FINISHED" and model.exists():
-            self._experiment.upload(run_id, model, "model")
+            with on_disk(model) as file:
+                self._experiment.upload(run_id, file, "model")
 
     def _find_or_make(self, snapshot: TrialSnapshot) -> Delivered:
         settings = snapshot.settings

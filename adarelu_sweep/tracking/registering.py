@@ -4,12 +4,12 @@ What goes wrong is said in the last line of standard output.
 """
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from adarelu_sweep.processes import search_current_folder_last
+from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.tracking.client import prepare_client
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Order(BaseModel):
 
     run_id: str
     name: str
-    folder: Path
+    results: str
+    """Where its model and history are: ``storing.places``."""
     description: str
 
 
@@ -70,7 +71,8 @@ def _register(client: "MlflowClient", order: Order) -> str:
     for left in run.outputs.model_outputs if run.outputs else []:  # by an attempt cut short
         client.delete_logged_model(left.model_id)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)  # else it goes into the default one
-    model = load_classifier(order.folder)
+    results = place_at(order.results)
+    model = load_classifier(results)
     pixels = model.pixels
     shape = (-1, pixels.channels, pixels.height, pixels.width)
     inputs = Schema([TensorSpec(np.dtype(np.float32), shape, "images")])
@@ -81,7 +83,7 @@ def _register(client: "MlflowClient", order: Order) -> str:
         flavor=mlflow.pytorch,
         name=_MODEL,
         run_id=order.run_id,
-        step=Description.read(order.folder).epoch or len(History.read(order.folder).epochs),
+        step=Description.read(results).epoch or len(History.read(results).epochs),
         registered_model_name=order.name,
         pytorch_model=model,
         signature=ModelSignature(inputs, outputs),

@@ -29,7 +29,10 @@ def register_best(client: MlflowClient, uri: str, name: str, best: BestTrial) ->
     if _registered_run(client, name) == delivered.run_id:
         return None
     order = Order(
-        run_id=delivered.run_id, name=name, folder=best.folder, description=best.description
+        run_id=delivered.run_id,
+        name=name,
+        results=str(best.results),
+        description=best.description,
     )
     try:
         done = subprocess.run(

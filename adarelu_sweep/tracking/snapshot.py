@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.training.settings import TrialSettings
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -13,7 +14,7 @@ RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 class TrialSnapshot:
     """The state that a trial's run in MLflow is to be brought to.
 
-    Metrics are not in it: they are read from the history in the trial's folder.
+    Metrics are not in it: they are read from the history among the trial's results.
     """
 
     key: str
@@ -24,5 +25,8 @@ class TrialSnapshot:
     """The trial's number in it."""
     settings: TrialSettings
     folder: Path
+    """In the home: what was delivered of it, and the traceback of one that failed."""
+    results: Place
+    """What its worker leaves: checkpoint, history, confusion matrix, model."""
     status: RunStatus
     tags: dict[str, str] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adarelu_sweep.storing.places import Place
+
 
 @dataclass(frozen=True)
 class ArmCurves:
@@ -28,6 +30,9 @@ class BestTrial:
     key: str
     """The trial's key in the study (see ``TrialSnapshot``)."""
     folder: Path
+    """Its own in the home, with what was delivered of it."""
+    results: Place
+    """Where its model lies."""
     description: str
     """Which trial it is, how it was chosen, and what that means for its accuracy."""
 

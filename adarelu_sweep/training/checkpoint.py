@@ -9,14 +9,13 @@ holds the history alone.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from adarelu_sweep.files import discard, write_atomically
+from adarelu_sweep.storing.places import Place, discard, move, write_whole
 from adarelu_sweep.training.history import CHECKPOINT, DAMAGED, HISTORY, PREVIOUS, History
 from adarelu_sweep.training.sealed import DamagedError, read_whole
 from adarelu_sweep.training.settings import TrialSettings
@@ -41,21 +40,21 @@ class Checkpoint:
         self._state = Snapshot(tensors)
         self._history = history.model_copy(update={"epochs": list(history.epochs)})
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """Write it whole or not at all, and keep the one before."""
         content = self._state.packed({HISTORY: self._history.model_dump_json()})
-        write_atomically(folder / CHECKPOINT, *content, before=folder / PREVIOUS)
+        write_whole(folder / CHECKPOINT, *content, before=PREVIOUS)
 
 
-def save_outcome(folder: Path, history: History) -> None:
+def save_outcome(folder: Place, history: History) -> None:
     """Write the history of a trial that has its outcome; no weights are needed any more."""
     content = Snapshot({}).packed({HISTORY: history.model_dump_json()})
-    write_atomically(folder / CHECKPOINT, *content)
+    write_whole(folder / CHECKPOINT, *content)
     _clear(folder)
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+    folder: Place, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
 ) -> tuple[History, list[str]]:
     """Restore network and optimizer in place from the newest whole checkpoint.
 
@@ -69,7 +68,7 @@ def load_checkpoint(
         except FileNotFoundError:
             continue
         except DamagedError as error:
-            (folder / name).replace(folder / DAMAGED)
+            move(folder / name, DAMAGED)
             troubles.append(f"{name} is damaged ({error})")
         else:
             if history.outcome:
@@ -91,7 +90,7 @@ def unpacked(content: bytes) -> dict[str, Tensor]:
 
 
 def _restore(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+    path: Place, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
 ) -> History:
     """Restore all or, with DamagedError, nothing."""
     text, content = read_whole(path, HISTORY)
@@ -164,7 +163,7 @@ def _like(parameter: Tensor, stored: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=stored.dtype).copy_(stored)
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Place) -> None:
     """Remove what a finished trial does not need."""
     for name in (PREVIOUS, DAMAGED):
         discard(folder / name)

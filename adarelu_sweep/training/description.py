@@ -1,10 +1,10 @@
 """What a kept model says of itself in its file. Needs no torch."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.training.history import MODEL
 from adarelu_sweep.training.sealed import DamagedError, read_entry, read_whole
 from adarelu_sweep.training.settings import TrialSettings
@@ -55,7 +55,7 @@ class Description(BaseModel):
     """What they reached after it on the split that the trial is measured on, percent."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Description":
+    def read(cls, folder: Place) -> "Description":
         """Read it from the model in a trial's folder; verifies its header alone.
 
         Raises FileNotFoundError if no model is kept, ValueError if it is damaged or says nothing.
@@ -63,7 +63,7 @@ class Description(BaseModel):
         return cls._parse(read_entry(folder / MODEL, _ENTRY))
 
     @classmethod
-    def read_whole(cls, folder: Path) -> tuple["Description", bytes]:
+    def read_whole(cls, folder: Place) -> tuple["Description", bytes]:
         """Read it with the whole file, all verified; raises as ``read`` does."""
         text, content = read_whole(folder / MODEL, _ENTRY)
         return cls._parse(text), content

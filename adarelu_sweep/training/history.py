@@ -1,10 +1,10 @@
 """What a trial has measured so far, and where it stands. Needs no torch."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.training.sealed import DamagedError, read_entry
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -47,7 +47,7 @@ class History(BaseModel):
     outcome: Outcome | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> "History":
+    def read(cls, folder: Place) -> "History":
         """Read the history from a trial's newest whole checkpoint; empty if there is none.
 
         Verifies the header, which holds the history, and not the weights. What a worker finds

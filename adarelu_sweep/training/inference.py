@@ -1,11 +1,10 @@
 """A trial's kept model as a classifier of raw images, rebuilt from the trial's folder alone."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from adarelu_sweep.networks.factory import build_network
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.training.checkpoint import unpacked
 from adarelu_sweep.training.description import Description, Pixels
 from adarelu_sweep.training.precision import Precision
@@ -37,7 +36,7 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-def load_classifier(folder: Path) -> Classifier:
+def load_classifier(folder: Place) -> Classifier:
     """Rebuild the classifier of a finished trial on the CPU, for evaluation.
 
     Raises FileNotFoundError if the trial kept no model, ValueError if it is damaged, or was kept by

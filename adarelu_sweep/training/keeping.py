@@ -1,11 +1,9 @@
 """Which weights are kept of a trial, and when their file is written."""
 
-from pathlib import Path
-
 from torch import nn
 
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.files import discard, discard_aside, write_atomically
+from adarelu_sweep.storing.places import Place, discard, discard_aside, write_whole
 from adarelu_sweep.training.description import Description, Pixels
 from adarelu_sweep.training.history import MODEL, EpochRecord, Keep
 from adarelu_sweep.training.settings import TrialSettings
@@ -24,7 +22,7 @@ class KeptModel:
     """
 
     def __init__(
-        self, keep: Keep, folder: Path, settings: TrialSettings, dataset: ResidentDataset
+        self, keep: Keep, folder: Place, settings: TrialSettings, dataset: ResidentDataset
     ) -> None:
         self._keep = keep
         self._path = folder / MODEL
@@ -54,7 +52,7 @@ class KeptModel:
         """Write what was taken and is not written yet."""
         if self._unwritten is not None:
             weights, description = self._unwritten
-            write_atomically(self._path, *weights.packed(description.as_metadata()))
+            write_whole(self._path, *weights.packed(description.as_metadata()))
             self._unwritten = None
 
     def tidy(self) -> None:
@@ -65,7 +63,7 @@ class KeptModel:
             discard_aside(self._path)
 
 
-def _kept_accuracy(folder: Path) -> float | None:
+def _kept_accuracy(folder: Place) -> float | None:
     """Return the accuracy of the weights that an earlier attempt kept, if they are whole."""
     try:
         description, _ = Description.read_whole(folder)

@@ -5,13 +5,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from math import isfinite
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from adarelu_sweep.datasets.resident import ResidentDataset
-from adarelu_sweep.files import write_atomically
+from adarelu_sweep.storing.places import Place, write_whole
 from adarelu_sweep.training.augmentation import Augmentation, augmentation
 from adarelu_sweep.training.batch_sizes import accuracy_by_batch_size, is_batch_dependent
 from adarelu_sweep.training.checkpoint import Checkpoint, load_checkpoint, save_outcome
@@ -46,7 +45,7 @@ class Trial:
     Args:
         settings: What is trained.
         dataset: On what.
-        folder: Where its checkpoint is.
+        folder: Where its checkpoint is: a folder that is there, or a place in a store.
         keep: Which weights stay in the folder at the end.
         lane: One that serves it, of a trial that is over.
 
@@ -60,7 +59,7 @@ class Trial:
         self,
         settings: TrialSettings,
         dataset: ResidentDataset,
-        folder: Path,
+        folder: Place,
         keep: Keep = "last",
         lane: Lane | None = None,
     ) -> None:
@@ -219,7 +218,7 @@ class Trial:
         """Write what is kept of the trial, and last of all that it is finished."""
         if measured is not None:
             rows = "\n".join(",".join(map(str, row)) for row in measured.confusion.tolist())
-            write_atomically(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
+            write_whole(self.folder / CONFUSION_MATRIX, f"{rows}\n".encode())
         self._model.write()
         self._model.tidy()
         save_outcome(self.folder, self.history)

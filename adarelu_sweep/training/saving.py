@@ -1,12 +1,17 @@
-"""Saving beside the training, which waits neither for the disk nor, if it is full, for room."""
+"""Saving beside the training, which waits neither for the disk nor, if it is full, for room.
+
+Where it is an object store that is not reached, neither for that.
+"""
 
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import closing
 from typing import TypeVar
 
 from adarelu_sweep.files import NO_ROOM
+from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.training.history import EpochRecord
 from adarelu_sweep.training.stopping import StopRequestedError
 
@@ -21,8 +26,8 @@ class Saver:
     A record is handed out once a checkpoint that holds it is whole.
 
     Args:
-        stop_requested: Asked while it waits for room whether to give up.
-        say: Told once, in one line, that there is no room.
+        stop_requested: Asked while it waits: whether to give up, and as a sign that it waits.
+        say: Told once, in one line, what it waits for.
     """
 
     def __init__(self, stop_requested: Callable[[], bool], say: Callable[[str], None]) -> None:
@@ -37,7 +42,7 @@ class Saver:
     def save(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
         """Begin to write what holds a record and all before it; first wait for what is written.
 
-        Raises what went wrong with that, but for want of room: then its records wait for this one.
+        Raises what went wrong with that, unless it may pass: then its records wait for this one.
         """
         self.wait()
         if record is not None:
@@ -45,7 +50,7 @@ class Saver:
         self._writing = self._thread.submit(_attempt, write)
 
     def save_and_wait(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
-        """Write, as often as it takes until there is room; raise StopRequestedError if asked to."""
+        """Write, as often as it takes until it succeeds; raise StopRequestedError if asked to."""
         self.save(write, record)
         while not self.wait():
             if self._stop_requested():
@@ -54,11 +59,13 @@ class Saver:
             self._writing = self._thread.submit(_attempt, write)
 
     def wait(self) -> bool:
-        """Wait for what is being written; return False if there was no room for it."""
+        """Wait for what is being written; return False if that is to be tried again."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            if (no_room := writing.result()) is not None:
-                self._tell(no_room)
+            while not wait_for([writing], _PAUSE).done:
+                self._stop_requested()
+            if (passing := writing.result()) is not None:
+                self._tell(passing)
                 return False
             self._whole += self._unsaved
             self._unsaved = []
@@ -92,18 +99,22 @@ class Saver:
     def _tell(self, error: OSError) -> None:
         if not self._told:
             self._told = True
-            self._say(
-                f"its checkpoint finds no room ({error.strerror}): training goes on, and it is "
-                "written once there is room"
-            )
+            self._say(f"{_trouble(error)}: training goes on, and it is written once that is over")
 
 
 def _attempt(write: Callable[[], None]) -> OSError | None:
-    """Write; return the error if there is no room, without what it would keep in memory."""
+    """Write; return the error if it may pass, without what it would keep in memory."""
     try:
         write()
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM and not isinstance(error, StorageError):
             raise
+        error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     return None
+
+
+def _trouble(error: OSError) -> str:
+    if isinstance(error, StorageError):
+        return f"its checkpoint is not written ({error})"
+    return f"its checkpoint finds no room ({error.strerror})"

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import BinaryIO
+
+from adarelu_sweep.storing.places import Place
 
 _BEGINNING = b'{"__metadata__":{"header":"'
 _DIGITS = 64  # of a checksum
@@ -53,7 +54,7 @@ def seal(content: bytes, entries: Mapping[str, str]) -> tuple[bytes, memoryview]
     return _filled(blank, sha256(blank).hexdigest().encode()), data
 
 
-def read_entry(path: Path, name: str) -> str:
+def read_entry(path: Place, name: str) -> str:
     """Read a text from the metadata, and verify header and length: cheap, whatever the file's size.
 
     Raises FileNotFoundError if there is no file, DamagedError if it is not whole.
@@ -62,7 +63,7 @@ def read_entry(path: Path, name: str) -> str:
         return _read_header(file, name).entry
 
 
-def read_whole(path: Path, name: str) -> tuple[str, bytes]:
+def read_whole(path: Place, name: str) -> tuple[str, bytes]:
     """Read a text from the metadata and the whole file, and verify all of it.
 
     Raises FileNotFoundError if there is no file, DamagedError if it is not whole.
@@ -76,7 +77,7 @@ def read_whole(path: Path, name: str) -> tuple[str, bytes]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Place) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
@@ -87,7 +88,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_header(file: BinaryIO, name: str) -> _Header:
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     length = int.from_bytes(file.read(_LENGTH), "little")
     if size < _LENGTH or length > size - _LENGTH:
         raise DamagedError("it is cut short")

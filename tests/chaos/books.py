@@ -16,17 +16,28 @@ import optuna
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.tracking.probes import layer_means
 from adarelu_sweep.tracking.server import ensure_server
-from adarelu_sweep.training.history import CONFUSION_MATRIX, MODEL, EpochRecord, History
+from adarelu_sweep.training.history import (
+    CHECKPOINT,
+    CONFUSION_MATRIX,
+    DAMAGED,
+    MODEL,
+    PREVIOUS,
+    EpochRecord,
+    History,
+)
 from tests.trials import digest, measured
 
 Difference = Iterator[str]
+_RESULTS = (CHECKPOINT, PREVIOUS, DAMAGED, MODEL, CONFUSION_MATRIX)
 _PARTS = {TrialState.COMPLETE: ("complete", "diverged"), TrialState.PRUNED: ("pruned",)}
 
 
@@ -39,7 +50,19 @@ class Kept:
     book: str
     """The Optuna study that has it."""
     folder: Path
+    """Its own in the home."""
+    results: Place
+    """Where its worker has left its results."""
     optuna: FrozenTrial
+
+    @cached_property
+    def files(self) -> dict[str, Place]:
+        """All that is kept of it, by name."""
+        found: dict[str, Place] = {path.name: path for path in self.folder.iterdir()}
+        if self.results != self.folder:
+            places = (self.results / name for name in _RESULTS)
+            found |= {place.name: place for place in places if place.exists()}
+        return found
 
 
 class Books:
@@ -76,13 +99,14 @@ class Books:
                 else:
                     key = f"search {index}, number {trial.number}"
                     folder = self.home.search_trial_folder(self.name, index, trial.number)
-                found.append(Kept(key, book, folder, trial))
+                results = results_of(folder, self._ledger.record, self.home)
+                found.append(Kept(key, book, folder, results, trial))
         return found
 
     @cached_property
     def histories(self) -> dict[str, History]:
         """The history of every trial, from its checkpoint."""
-        return {trial.key: History.read(trial.folder) for trial in self.trials}
+        return {trial.key: History.read(trial.results) for trial in self.trials}
 
     @property
     def epochs(self) -> int:
@@ -217,10 +241,10 @@ def _in_mlflow(books: Books, trial: Kept, history: History) -> Difference:
         yield f"MLflow: {stands[row]} times {row}, checkpoint: {told[row]} times"
     uploaded = books.artifacts(run)
     for artifact in (f"model/{MODEL}", CONFUSION_MATRIX):
-        path = trial.folder / Path(artifact).name
-        kept = path.read_bytes() if path.exists() else None
+        place = trial.files.get(Path(artifact).name)
+        kept = place.read_bytes() if place else None
         if kept and (artifact not in uploaded or uploaded[artifact].read_bytes() != kept):
-            yield f"MLflow: its artifact {artifact} is not the file in the trial's folder"
+            yield f"MLflow: its artifact {artifact} is not the file among the trial's results"
 
 
 def _rows(history: History) -> Counter[tuple[str, int, int, str]]:
@@ -286,8 +310,12 @@ def _numbers(books: Books, trial: Kept) -> dict[str, Any]:
         "epochs in Optuna": frozen.intermediate_values,
         "parameters": frozen.params,
         "result": frozen.user_attrs.get("result"),
-        "tensors": {p.name: digest(load_file(p)) for p in trial.folder.glob("*.safetensors")},
-        "files": sorted(path.name for path in trial.folder.iterdir()),
+        "tensors": {
+            name: digest(load(place.read_bytes()))
+            for name, place in trial.files.items()
+            if name.endswith(".safetensors")
+        },
+        "files": sorted(trial.files),
     }
 
 

@@ -1,0 +1,1 @@
+"""Where the results of trials lie: in folders, or under the keys of an object store."""
