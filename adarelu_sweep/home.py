@@ -28,7 +28,7 @@ class Home:
         created with. Raises UserError if that is another.
         """
         home = cls(resolved(given or os.environ.get("ADARELU_SWEEP_HOME") or "adarelu-home"))
-        asked, kept = os.environ.get(STORAGE), home._kept_storage()
+        asked, kept = os.environ.get(STORAGE), _kept(home.storage_file)
         if asked and kept is None and home.optuna_db.exists():
             raise UserError(
                 f"the studies of {home.root} are in its optuna.db: launch from another --home, or "
@@ -40,15 +40,6 @@ class Home:
                 "--storage out"
             )
         return cls(home.root, asked or kept)
-
-    def _kept_storage(self) -> str | None:
-        """Return the address that the home has kept; taken for none, there would be two books."""
-        try:
-            return self.storage_file.read_text().strip() or None
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, UnicodeError) as error:
-            raise UserError(f"{self.storage_file} cannot be read ({error}): mend that") from None
 
     def create(self) -> None:
         """Make the folder, readable by its owner only; raise UserError if that cannot be."""
@@ -62,14 +53,26 @@ class Home:
 
     def keep_storage(self) -> None:
         """Have the home's studies in its storage from now on, which was found to be usable."""
-        if self.storage and self._kept_storage() is None:
+        if self.storage and _kept(self.storage_file) is None:
             write_atomically(self.storage_file, without_password(self.storage).encode())
 
     def require_unmoved(self) -> None:
         """Raise UserError where the studies have got another storage since this was located."""
-        kept = self._kept_storage()
+        kept = _kept(self.storage_file)
         if kept and kept != (without_password(self.storage) if self.storage else None):
             raise UserError(f"the studies of {self.root} were moved to {kept}: repeat the command")
+
+    def tracking_storage(self) -> str | None:
+        """Return the address of the server's database that has MLflow's records.
+
+        It is None for the home's own file. It is looked up whenever it is needed: whoever waited
+        for the records to be moved goes on where they are.
+        """
+        return _kept(self.tracking_storage_file)
+
+    def keep_tracking_storage(self, address: str) -> None:
+        """Have MLflow's records in a server's database from now on, which has them already."""
+        write_atomically(self.tracking_storage_file, without_password(address).encode())
 
     @property
     def switch_lock(self) -> Path:
@@ -100,6 +103,11 @@ class Home:
     def mlflow_db(self) -> Path:
         """The SQLite file of the home's own MLflow server."""
         return self.root / "mlflow.db"
+
+    @property
+    def tracking_storage_file(self) -> Path:
+        """What says where else MLflow's records are: an address without a password."""
+        return self.root / "tracking-storage"
 
     @property
     def artifacts(self) -> Path:
@@ -168,6 +176,16 @@ class Home:
         """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
         chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"
         return resolved(chosen)
+
+
+def _kept(file: Path) -> str | None:
+    """Return the address that a home has kept; taken for none, there would be two books."""
+    try:
+        return file.read_text().strip() or None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): mend that") from None
 
 
 def resolved(path: Path | str) -> Path:

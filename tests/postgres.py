@@ -7,9 +7,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -48,6 +50,20 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         self._control("stop", "-m", mode)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Have all its processes stand still; the kernel goes on acknowledging what is sent."""
+        postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        postmaster.suspend()  # it starts no others from now on
+        processes = [postmaster, *postmaster.children()]
+        try:
+            for process in processes:
+                process.suspend()
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
 
     def database(self) -> str:
         """Make an empty database, and return its address."""

@@ -43,14 +43,20 @@ class Command:
         self.environment = environment(ADARELU_SWEEP_HOME=str(home), **extra)
         self.patience: float | None = None
         """Seconds after which a study that ended gives its records up, if not those of a user."""
+        self.silence: float | None = None
+        """Seconds after which a silent database server counts as lost, if not those of a user."""
         self._started: list[subprocess.Popen[str]] = []
 
     def _program(self) -> list[str]:
-        if self.patience is None:
+        hurries = []
+        if self.patience is not None:
+            hurries.append(f"running; running._PATIENCE['complete'] = {self.patience}")
+        if self.silence is not None:
+            hurries.append(f"silence; silence.PATIENCE = {self.silence}")
+        if not hurries:
             return ["-m", "adarelu_sweep"]
-        hurry = f"running._PATIENCE['complete'] = {self.patience}"
-        imports = "from adarelu_sweep.supervising import running"
-        return ["-c", f"{imports}; {hurry}; from adarelu_sweep.cli.main import main; main()"]
+        changed = "; ".join(f"from adarelu_sweep.supervising import {hurry}" for hurry in hurries)
+        return ["-c", f"{changed}; from adarelu_sweep.cli.main import main; main()"]
 
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, *self._program(), *map(str, arguments)]

@@ -33,8 +33,8 @@ from adarelu_sweep.supervising.lease import Holder, Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.log import open_log
 from adarelu_sweep.supervising.stopping import stop
+from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.experiment import STUDY_TAG
-from adarelu_sweep.tracking.removal import database_of
 from tests.sweeps import Command
 from tests.test_ledger import record
 from tests.waiting import wait_until

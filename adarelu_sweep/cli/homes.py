@@ -9,26 +9,48 @@ from adarelu_sweep.cli import options
 
 @click.group("home")
 def home_command() -> None:
-    """Move a home's studies to a database server."""
+    """Move what a home has recorded to a database server."""
 
 
 @home_command.command("migrate")
 @options.home_option
 @click.option(
     "--to",
-    "address",
+    "studies",
     metavar="URI",
-    required=True,
-    help="PostgreSQL database, as postgresql+psycopg://USER@HOST/DATABASE; the password in "
-    "PGPASSWORD or ~/.pgpass.",
+    help="PostgreSQL database for the studies, as postgresql+psycopg://USER@HOST/DATABASE; the "
+    "password in PGPASSWORD or ~/.pgpass.",
 )
-def migrate_command(home: Path | None, address: str) -> None:
-    """Move the studies of a home from its SQLite file to PostgreSQL, counted and compared.
+@click.option(
+    "--tracking-to",
+    "tracking",
+    metavar="URI",
+    help="Another one, for the records of the home's MLflow server.",
+)
+def migrate_command(home: Path | None, studies: str | None, tracking: str | None) -> None:
+    """Move what a home has in SQLite files to PostgreSQL, counted and compared.
 
-    MLflow's records stay where they are.
+    That is its studies, the records of its MLflow server, or both. Artifacts and checkpoints stay
+    where they are. What was cut off is repeated.
     """
+    from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.migrating import migrate
 
-    options.refuse_password("--to", address)
-    migrate(Home.locate(home), address, click.echo)
+    if studies == tracking:
+        raise UserError(
+            "give --to for the studies, --tracking-to for MLflow's records, or both, each with a "
+            "database of its own"
+        )
+    for option, address in (("--to", studies), ("--tracking-to", tracking)):
+        options.refuse_password(option, address or "")
+    here = Home.locate(home)
+    if studies:
+        migrate(here, studies, click.echo)
+    if tracking:
+        from adarelu_sweep.tracking.client import prepare_client
+
+        prepare_client()  # before MLflow is imported
+        from adarelu_sweep.supervising.migrating_tracking import migrate_tracking
+
+        migrate_tracking(here, tracking, click.echo)

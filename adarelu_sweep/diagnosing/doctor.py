@@ -38,11 +38,14 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
     ``tracking_uri`` is the tracking server that was asked for, without credentials, or None for the
     home's own.
     """
-    server = (
-        Check("tracking", "server", partial(tracking_server.other_server, tracking_uri))
+    servers = (
+        [Check("tracking", "server", partial(tracking_server.other_server, tracking_uri))]
         if tracking_uri
-        else Check("tracking", "home's server", partial(tracking_server.own_server, home))
+        else [Check("tracking", "home's server", partial(tracking_server.own_server, home))]
     )
+    if not tracking_uri and (records := home.tracking_storage()):
+        look = partial(tracking_server.other_server, records)
+        servers.append(Check("tracking", "database", look))
     if home.storage is None:
         book = partial(database.optuna_database, home.optuna_db)
     else:
@@ -57,7 +60,7 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
         Check("home", "disk", partial(places.free_disk, home)),
         Check("home", "file system", partial(places.home_filesystem, home)),
         Check("database", "optuna", book, database.PATIENCE),
-        server,
+        *servers,
         Check("storage", "folders", kept),
         Check("data", "folder", partial(places.data_folder, data_folder)),
         Check("data", "sets", partial(data.data_sets, data_folder)),

@@ -2,7 +2,10 @@
 
 On a server, the right to write a study's book is an advisory lock of the one connection that
 writes: a write without the right to it is not possible, the server takes the lock back when its
-holder dies, and a connection that replaces a lost one has the lock again before it is used.
+holder dies, and a connection that replaces a lost one has the lock again before it is used. While
+a server hangs it keeps the lock for the connection that was given up (``silence``), whose last
+statement it may still carry out: the next connection ends that one, and writes only once its lock
+is free.
 """
 
 import hashlib
@@ -88,7 +91,11 @@ def open_server(address: str, existing: bool = False) -> RDBStorage:
     A lost connection is replaced when it is next needed. There is one at a time, so that whoever
     holds a lock writes with it.
     """
-    how: dict[str, Any] = {"connect_args": connection_arguments(address, _SERVER_SIDE)}
+    # psycopg is there only where a server is used.
+    from adarelu_sweep.supervising.silence import connector
+
+    arguments = connection_arguments(address, _SERVER_SIDE)
+    how: dict[str, Any] = {"creator": connector(address, arguments)}
     engine = create_engine(address, **how)
     try:
         with engine.connect() as connection, _locked(connection, _MAKING):
@@ -210,6 +217,8 @@ def _take(study: str, connection: Any, _record: Any) -> None:
             if holder and holder[1] == _WHO:
                 cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [holder[0]])
         else:
+            if holder and holder[1] == _WHO:
+                raise connection.OperationalError("it does not let go of the lost connection")
             who = _WRITTEN.fullmatch(holder[1]) if holder else None
             by = f"process {who[1]} on {who[2]}" if who else "another process"
             raise TakenError(

@@ -172,7 +172,7 @@ def _opened(home: Home) -> Iterator[Ledger]:
 def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
     """Return what MLflow holds of a study; None if the home has had no server yet."""
     address = given_address(study.record)
-    if address is None and not home.mlflow_db.exists():
+    if address is None and home.tracking_storage() is None and not home.mlflow_db.exists():
         return None
     if address is not None:
         require_answer(address)
@@ -180,7 +180,8 @@ def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
     name = study.record.study.name
     delivered = Delivered.read(home.study_folder(name))
     with _clear_trouble(name):
-        from adarelu_sweep.tracking.removal import StudyRecords, database_of
+        from adarelu_sweep.tracking.database import database_of
+        from adarelu_sweep.tracking.removal import StudyRecords
 
         return StudyRecords(
             address or database_of(home), study.record, delivered.experiment if delivered else None

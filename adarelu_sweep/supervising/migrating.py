@@ -34,14 +34,17 @@ def migrate(home: Home, address: str, say: Callable[[str], None]) -> None:
     if the database has another study of that name, if what was copied is not what stands in the
     home, or if a study was launched meanwhile. May be repeated, wherever it was cut off.
     """
+    target = server_address(address, "--to")
     if home.storage is not None:
-        raise UserError(f"the studies of {home.root} are in {home.shown_database} already")
+        if without_password(server_address(home.storage)) != without_password(target):
+            raise UserError(f"the studies of {home.root} are in {home.shown_database} already")
+        return say(f"the studies of {home.root} are in {home.shown_database}")
     moved = home.root / MOVED
     if moved.exists():
         raise UserError(f"{moved} is in the way: move it elsewhere, or remove it")
     with (
         closing(Ledger.existing(home.optuna_db)) as here,
-        closing(Ledger(server_address(address, "--to"))) as there,
+        closing(Ledger(target)) as there,
         ExitStack() as rights,
     ):
         here.refuse_half_deleted()

@@ -40,7 +40,8 @@ def conclude(home: Home) -> None:
 
 def _databases(home: Home) -> list[Path]:
     asks = authentication.is_on(home)
-    return [home.mlflow_db, *([authentication.users_database(home)] if asks else [])]
+    files = [home.mlflow_db] if home.tracking_storage() is None else []
+    return [*files, *([authentication.users_database(home)] if asks else [])]
 
 
 def _mark(database: Path) -> Path:

@@ -147,11 +147,6 @@ class StudyRecords:
         )
 
 
-def database_of(home: Home) -> str:
-    """Return the address of the database of the home's own server, which need not be up."""
-    return f"sqlite:///{home.mlflow_db}"
-
-
 def _pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
     """Yield the items of all pages."""
     token: str | None = None

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from random import randrange
 from typing import Annotated
@@ -23,6 +22,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
 from adarelu_sweep.tracking import authentication, first_start
+from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.half_uploads import remove_half_uploads
 from adarelu_sweep.tracking.hanging import Vigil
 from adarelu_sweep.tracking.listening import (
@@ -30,6 +30,7 @@ from adarelu_sweep.tracking.listening import (
     address_of,
     allowed_patterns,
     browsed_names,
+    choose_port,
     is_loopback,
 )
 
@@ -154,7 +155,7 @@ def ensure_server(
                 _clear(home)  # a killed server may have left a process on its port
                 # Who has lost the race for a port looks elsewhere, or would lose the next one too.
                 first = FIRST_PORT + (randrange(_PORTS) if attempt else 0)
-                chosen = _choose_port(host or HOST, port, first)
+                chosen = choose_port(host or HOST, port, first)
                 if auth is not None:
                     authentication.switch(home, auth)
                 server = _start(home, chosen, host or HOST, asks, allowed_hosts)
@@ -198,6 +199,19 @@ def stop_server(home: Home) -> Server | None:
         return _clear(home)
 
 
+@contextmanager
+def kept_down(home: Home) -> Iterator[None]:
+    """Have no server of the home: whoever starts one waits. Raises UserError if one is up."""
+    with _lock(home):
+        server = _recorded(home)
+        if server is not None and server.processes():
+            raise UserError(
+                f"the server of {home.root} is up at {server.url}: stop it first with "
+                "'adarelu-sweep server stop'"
+            )
+        yield
+
+
 def _lock(home: Home) -> FileLock:
     return FileLock(home.root / "server.lock")
 
@@ -228,22 +242,8 @@ def _end(server: Server, at_once: bool) -> bool:
     return bool(processes)
 
 
-def _choose_port(host: str, port: int | None, first: int) -> int:
-    """Return the port wanted, or the first free one from ``first``; UserError if there is none."""
-    if port is not None and not _is_free(port, host):
-        raise UserError(
-            f"port {port} is in use, or {host} is not an address of this machine: give another "
-            "with --port, or leave it out"
-        )
-    chosen = port
-    if chosen is None and _is_free(0, host):
-        chosen = next((p for p in range(first, 65536) if _is_free(p, host)), None)
-    if chosen is None:
-        raise UserError(f"--host {host}: not an address of this machine to listen on")
-    return chosen
-
-
 def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
+    database = database_of(home)
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
     remove_half_uploads(home.artifacts)
@@ -253,6 +253,7 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
         # One process and no job runner: a third of the time and memory of the default.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_BACKEND_STORE_URI": database,
     }
     if asks:
         environment |= authentication.server_environment(home)
@@ -261,7 +262,6 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mlflow", "server"),
-                *("--backend-store-uri", f"sqlite:///{home.mlflow_db}"),
                 *("--artifacts-destination", str(home.artifacts)),
                 *("--host", host, "--port", str(port), "--workers", "1"),
                 # Against other names that lead here, and against pages from elsewhere.
@@ -296,16 +296,4 @@ def _comes_up(server: Server) -> bool:
         if not server.is_alive() or vigil.hangs() or time.monotonic() > deadline:
             return False
         time.sleep(0.1)
-    return True
-
-
-def _is_free(port: int, host: str) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family)) as probe:
-        # As the server will bind it: a connection in TIME_WAIT does not count as use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError, ValueError):
-            return False
     return True
