@@ -1,11 +1,13 @@
-"""What a server's address to listen on means: who reaches it, and under which names."""
+"""What a server's address to listen on means: who reaches it, under which names, on which port."""
 
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from ipaddress import ip_address
 
 import psutil
+
+from adarelu_sweep.errors import UserError
 
 HOST = "127.0.0.1"
 _EVERYWHERE = {"0.0.0.0": HOST, "::": "::1"}
@@ -47,3 +49,30 @@ def browsed_names(host: str, others: Sequence[str] = ()) -> list[str]:
 def allowed_patterns(names: Sequence[str]) -> list[str]:
     """Return what MLflow holds a request's Host against: the names, without a port and with any."""
     return [pattern for name in names for pattern in (name, f"{name.replace('[', '[[]')}:*")]
+
+
+def choose_port(host: str, port: int | None, first: int) -> int:
+    """Return the port wanted, or the first free one from ``first``; UserError if there is none."""
+    if port is not None and not _is_free(port, host):
+        raise UserError(
+            f"port {port} is in use, or {host} is not an address of this machine: give another "
+            "with --port, or leave it out"
+        )
+    chosen = port
+    if chosen is None and _is_free(0, host):
+        chosen = next((p for p in range(first, 65536) if _is_free(p, host)), None)
+    if chosen is None:
+        raise UserError(f"--host {host}: not an address of this machine to listen on")
+    return chosen
+
+
+def _is_free(port: int, host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        # As the server will bind it: a connection in TIME_WAIT does not count as use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError, ValueError):
+            return False
+    return True

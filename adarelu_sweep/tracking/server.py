@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from random import randrange
 from typing import Annotated
@@ -22,7 +21,7 @@ from pydantic import Field, TypeAdapter
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
-from adarelu_sweep.tracking import authentication, first_start
+from adarelu_sweep.tracking import artifact_place, authentication, first_start
 from adarelu_sweep.tracking.half_uploads import remove_half_uploads
 from adarelu_sweep.tracking.hanging import Vigil
 from adarelu_sweep.tracking.listening import (
@@ -30,6 +29,7 @@ from adarelu_sweep.tracking.listening import (
     address_of,
     allowed_patterns,
     browsed_names,
+    choose_port,
     is_loopback,
 )
 
@@ -127,6 +127,7 @@ def ensure_server(
     host: str | None = None,
     auth: bool | None = None,
     allowed_hosts: Sequence[str] = (),
+    artifacts: str | None = None,
 ) -> Server:
     """Join the home's server or start one, and return once it answers.
 
@@ -138,6 +139,8 @@ def ensure_server(
             the server asks nobody for a password.
         auth: Switch MLflow's authentication of this home on or off; None leaves it as it is.
         allowed_hosts: Names under which browsers reach it, beside those of this machine.
+        artifacts: The folder, or the address in an object store, in which the home's artifacts are
+            kept from now on; None leaves it as it is. Raises UserError where that cannot be.
     """
     home.create()
     asks = authentication.is_on(home) if auth is None else auth
@@ -154,7 +157,9 @@ def ensure_server(
                 _clear(home)  # a killed server may have left a process on its port
                 # Who has lost the race for a port looks elsewhere, or would lose the next one too.
                 first = FIRST_PORT + (randrange(_PORTS) if attempt else 0)
-                chosen = _choose_port(host or HOST, port, first)
+                chosen = choose_port(host or HOST, port, first)
+                if artifacts is not None:
+                    artifact_place.choose(home, artifacts)
                 if auth is not None:
                     authentication.switch(home, auth)
                 server = _start(home, chosen, host or HOST, asks, allowed_hosts)
@@ -163,7 +168,7 @@ def ensure_server(
                 port=port or server.port,
                 host=host or server.host,
                 asks=server.asks if auth is None else auth,
-            ):
+            ) or not artifact_place.is_chosen(home, artifacts):
                 raise UserError(
                     f"the server of this home is already up at {server.url}"
                     f"{'' if server.asks else ', without --auth'}; use that, or stop it with "
@@ -228,22 +233,8 @@ def _end(server: Server, at_once: bool) -> bool:
     return bool(processes)
 
 
-def _choose_port(host: str, port: int | None, first: int) -> int:
-    """Return the port wanted, or the first free one from ``first``; UserError if there is none."""
-    if port is not None and not _is_free(port, host):
-        raise UserError(
-            f"port {port} is in use, or {host} is not an address of this machine: give another "
-            "with --port, or leave it out"
-        )
-    chosen = port
-    if chosen is None and _is_free(0, host):
-        chosen = next((p for p in range(first, 65536) if _is_free(p, host)), None)
-    if chosen is None:
-        raise UserError(f"--host {host}: not an address of this machine to listen on")
-    return chosen
-
-
 def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
+    artifact_place.require_client(home.artifacts)
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
     remove_half_uploads(home.artifacts)
@@ -254,6 +245,7 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    environment |= artifact_place.server_environment(home.artifacts)
     if asks:
         environment |= authentication.server_environment(home)
     names = browsed_names(host, allowed_hosts)
@@ -296,16 +288,4 @@ def _comes_up(server: Server) -> bool:
         if not server.is_alive() or vigil.hangs() or time.monotonic() > deadline:
             return False
         time.sleep(0.1)
-    return True
-
-
-def _is_free(port: int, host: str) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family)) as probe:
-        # As the server will bind it: a connection in TIME_WAIT does not count as use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError, ValueError):
-            return False
     return True
