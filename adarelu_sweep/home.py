@@ -7,6 +7,7 @@ from pathlib import Path
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.secrets import without_password
+from adarelu_sweep.storing.places import Place, place_at
 
 STORAGE = "ADARELU_SWEEP_STORAGE"
 """The environment variable with the address of a database server. It may hold a password."""
@@ -45,7 +46,7 @@ class Home:
         """Make the folder, readable by its owner only; raise UserError if that cannot be."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.artifacts.mkdir(exist_ok=True)
+            self.own_artifacts.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.root}: cannot be the home ({error.strerror}); give another with --home"
@@ -110,9 +111,23 @@ class Home:
         return self.root / "tracking-storage"
 
     @property
-    def artifacts(self) -> Path:
-        """Where the home's own MLflow server keeps artifacts."""
+    def artifacts(self) -> Place:
+        """Where the home's own MLflow server keeps artifacts; raises UserError where none knows."""
+        kept = _kept(self.artifacts_file)
+        try:
+            return place_at(kept) if kept else self.own_artifacts
+        except ValueError as error:
+            raise UserError(f"{self.artifacts_file}: {error}") from None
+
+    @property
+    def own_artifacts(self) -> Path:
+        """The folder for them in the home."""
         return self.root / "artifacts"
+
+    @property
+    def artifacts_file(self) -> Path:
+        """What says where else they are: a folder, or an address in an object store."""
+        return self.root / "artifacts-place"
 
     @property
     def trials(self) -> Path:
@@ -179,7 +194,7 @@ class Home:
 
 
 def _kept(file: Path) -> str | None:
-    """Return the address that a home has kept; taken for none, there would be two books."""
+    """Return the address that a file of the home has kept, None where there is no such file."""
     try:
         return file.read_text().strip() or None
     except (FileNotFoundError, NotADirectoryError):

@@ -38,6 +38,8 @@ _VARIABLES = (
     "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_AUTH_ADMIN_PASSWORD",
     "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
 )
 _LEAST = 4  # characters; to hide what is shorter would hide half of every message
 

@@ -59,6 +59,12 @@ def server_command() -> None:
 
 @server_command.command("start")
 @_listening
+@click.option(
+    "--artifacts",
+    metavar="PLACE",
+    help="Where artifacts are kept from now on: s3://BUCKET/PREFIX, or a folder's whole path.  "
+    "[default: as before; at first, HOME/artifacts]",
+)
 def start(home: Path | None, **listening: Any) -> None:
     """Start the server, or join it, and print its address."""
     click.echo(_ensure(home, **listening))
@@ -109,8 +115,9 @@ def _ensure(
     host: str | None,
     auth: bool | None,
     allowed_hosts: tuple[str, ...],
+    artifacts: str | None = None,
 ) -> str:
     from adarelu_sweep.home import Home
     from adarelu_sweep.tracking.server import ensure_server
 
-    return ensure_server(Home.locate(home), port, host, auth, allowed_hosts).url
+    return ensure_server(Home.locate(home), port, host, auth, allowed_hosts, artifacts).url

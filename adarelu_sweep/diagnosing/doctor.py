@@ -51,6 +51,11 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
     else:
         book = partial(database.server_database, home.storage)
     kept = partial(places.storage, home, tracking_uri is None)
+    elsewhere = (
+        [Check("storage", "artifacts", partial(places.artifacts_elsewhere, home), 2 * _PATIENCE)]
+        if tracking_uri is None and home.artifacts_file.exists()
+        else []
+    )
     return [
         Check("version", "all", installation.versions),
         Check("device", "processor", devices.processor),
@@ -62,6 +67,7 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
         Check("database", "optuna", book, database.PATIENCE),
         *servers,
         Check("storage", "folders", kept),
+        *elsewhere,
         Check("data", "folder", partial(places.data_folder, data_folder)),
         Check("data", "sets", partial(data.data_sets, data_folder)),
     ]

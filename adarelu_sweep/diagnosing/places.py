@@ -8,6 +8,7 @@ from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.filesystems import filesystem, home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.disk import free_bytes
+from adarelu_sweep.tracking.artifact_place import problem_with
 from adarelu_sweep.wording import count, size
 
 _LEAST = 64 * 2**20  # bytes free, without which not even a database is made
@@ -40,11 +41,18 @@ def home_filesystem(home: Home) -> Finding:
 
 def storage(home: Home, with_artifacts: bool) -> Iterator[Finding]:
     """Say where trials and, for the home's own tracking server, artifacts are kept."""
-    folders = {"trials": home.trials}
-    if with_artifacts:
-        folders["artifacts"] = home.artifacts
-    for name, folder in folders.items():
+    kept = {"trials": home.trials}
+    if with_artifacts and home.artifacts == home.own_artifacts:
+        kept["artifacts"] = home.own_artifacts
+    for name, folder in kept.items():
         yield _folder("storage", name, folder, "made when something is kept there")
+
+
+def artifacts_elsewhere(home: Home) -> Finding:
+    """Say whether the place outside the home in which its server keeps artifacts can be reached."""
+    if problem := problem_with(home):
+        return Finding("storage", "artifacts", State.FAILED, problem)
+    return Finding("storage", "artifacts", State.OK, f"{home.artifacts}, can be read")
 
 
 def data_folder(folder: Path) -> Finding:

@@ -57,7 +57,8 @@ class Deletion:
         else:
             runs = f"{count(len(self._records.active()), 'run')} in MLflow"
             if self._elsewhere is None:
-                folders += self._records.folders(self._home)
+                places = self._records.places(self._home)
+                folders += [place for place in places if isinstance(place, Path)]
         files = size(sum(map(_size, folders)))
         elsewhere = f", and what lies in {self._place}" if self._place else ""
         return f"study {self._name!r}: {count(self._trials, 'trial')}, {runs}, {files}{elsewhere}"

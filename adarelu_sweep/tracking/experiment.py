@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.snapshot import RunStatus
+from adarelu_sweep.tracking.uploading import upload
 
 STUDY_TAG = "adarelu_sweep.study"
 KIND_TAG = "adarelu_sweep.kind"
@@ -95,11 +95,7 @@ class Experiment:
         process, though the server may come up again on another port, and a stranger on its own.
         """
         run = self.client.get_run(run_id)
-        repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri)
-        if path.is_dir():
-            repository.log_artifacts(str(path), under)  # type: ignore[no-untyped-call]
-        else:
-            repository.log_artifact(str(path), under)  # type: ignore[no-untyped-call]
+        upload(run.info.artifact_uri, self._uri, path, under)
 
     def set_status(self, run_id: str, status: RunStatus) -> None:
         """Say where a run stands; every status but RUNNING ends it now."""

@@ -7,11 +7,13 @@ there. The upload itself is repeated by whoever sent it; what is left would only
 from contextlib import suppress
 from pathlib import Path
 
+from adarelu_sweep.storing.places import Place
+
 _PATTERN = ".artifact.uploading.*"
 
 
-def remove_half_uploads(artifacts: Path) -> None:
-    """Remove them below a folder, while no server writes there."""
-    for left in artifacts.rglob(_PATTERN):
+def remove_half_uploads(artifacts: Place) -> None:
+    """Remove them below a folder, while no server writes there; in a store no half is seen."""
+    for left in artifacts.rglob(_PATTERN) if isinstance(artifacts, Path) else ():
         with suppress(OSError):
             left.unlink()

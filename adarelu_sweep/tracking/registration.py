@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.processes import own_command
+from adarelu_sweep.tracking.client import upload_timeout
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.registering import ALIAS, Order
 from adarelu_sweep.tracking.study_report import BestTrial
@@ -41,7 +42,12 @@ def register_best(client: MlflowClient, uri: str, name: str, best: BestTrial) ->
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri, "CUDA_VISIBLE_DEVICES": ""},
+            env=os.environ
+            | {
+                "MLFLOW_TRACKING_URI": uri,
+                "MLFLOW_HTTP_REQUEST_TIMEOUT": str(upload_timeout()),
+                "CUDA_VISIBLE_DEVICES": "",
+            },
         )
     except subprocess.TimeoutExpired:
         return f"the best model is not registered: it took more than {_TIMEOUT:.0f} s"

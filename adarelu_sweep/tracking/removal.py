@@ -4,9 +4,7 @@ On the home's own server it goes for good, through MLflow's database itself, whe
 server is up. On any other it is deleted as MLflow deletes: its owner's ``mlflow gc`` removes it.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Experiment, LoggedModel, Run, ViewType
@@ -16,6 +14,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.places import Place, remove_all
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.experiment import STUDY_TAG
 
@@ -73,11 +72,11 @@ class StudyRecords:
         """Remove all of it, artifacts included, from the database of the home's own server."""
         self._unregister()
         # What MLflow's own gc calls. That would take what others have deleted with it.
-        store: Any = SqlAlchemyStore(self._uri, home.artifacts.as_uri())  # type: ignore[no-untyped-call]
+        store: Any = SqlAlchemyStore(self._uri, "mlflow-artifacts:/")  # type: ignore[no-untyped-call]
         for model in self._models:
             store._hard_delete_logged_model(model.model_id)
-        for folder in self.folders(home):
-            shutil.rmtree(folder, ignore_errors=True)
+        for place in self.places(home):
+            remove_all(place)
         for run in self.runs:
             store._hard_delete_run(run.info.run_id)
         for experiment in self._own:
@@ -85,17 +84,17 @@ class StudyRecords:
                 store.delete_experiment(experiment.experiment_id)
             store._hard_delete_experiment(experiment.experiment_id)
 
-    def folders(self, home: Home) -> list[Path]:
-        """Return where the artifacts lie that go from the home."""
-        whole = {experiment.experiment_id for experiment in self._own}
-        folders = [home.artifacts / experiment for experiment in sorted(whole)]
+    def places(self, home: Home) -> list[Place]:
+        """Return where the artifacts lie that go from where the home keeps them."""
+        root, whole = home.artifacts, {experiment.experiment_id for experiment in self._own}
+        places = [root / experiment for experiment in sorted(whole)]
         for run in self.runs:
             if run.info.experiment_id not in whole:
-                folders.append(home.artifacts / run.info.experiment_id / run.info.run_id)
+                places.append(root / run.info.experiment_id / run.info.run_id)
         for model in self._models:
             if model.experiment_id not in whole:
-                folders.append(home.artifacts / model.experiment_id / "models" / model.model_id)
-        return folders
+                places.append(root / str(model.experiment_id) / "models" / model.model_id)
+        return places
 
     def _unregister(self) -> None:
         if self._whole_model:

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
-from adarelu_sweep.tracking import authentication, first_start
+from adarelu_sweep.tracking import artifact_place, authentication, first_start
 from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.half_uploads import remove_half_uploads
 from adarelu_sweep.tracking.hanging import Vigil
@@ -128,6 +128,7 @@ def ensure_server(
     host: str | None = None,
     auth: bool | None = None,
     allowed_hosts: Sequence[str] = (),
+    artifacts: str | None = None,
 ) -> Server:
     """Join the home's server or start one, and return once it answers.
 
@@ -139,6 +140,8 @@ def ensure_server(
             the server asks nobody for a password.
         auth: Switch MLflow's authentication of this home on or off; None leaves it as it is.
         allowed_hosts: Names under which browsers reach it, beside those of this machine.
+        artifacts: The folder, or the address in an object store, in which the home's artifacts are
+            kept from now on; None leaves it as it is. Raises UserError where that cannot be.
     """
     home.create()
     asks = authentication.is_on(home) if auth is None else auth
@@ -156,6 +159,8 @@ def ensure_server(
                 # Who has lost the race for a port looks elsewhere, or would lose the next one too.
                 first = FIRST_PORT + (randrange(_PORTS) if attempt else 0)
                 chosen = choose_port(host or HOST, port, first)
+                if artifacts is not None:
+                    artifact_place.choose(home, artifacts)
                 if auth is not None:
                     authentication.switch(home, auth)
                 server = _start(home, chosen, host or HOST, asks, allowed_hosts)
@@ -164,7 +169,7 @@ def ensure_server(
                 port=port or server.port,
                 host=host or server.host,
                 asks=server.asks if auth is None else auth,
-            ):
+            ) or not artifact_place.is_chosen(home, artifacts):
                 raise UserError(
                     f"the server of this home is already up at {server.url}"
                     f"{'' if server.asks else ', without --auth'}; use that, or stop it with "
@@ -244,6 +249,7 @@ def _end(server: Server, at_once: bool) -> bool:
 
 def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
     database = database_of(home)
+    artifact_place.require_client(home.artifacts)
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
     remove_half_uploads(home.artifacts)
@@ -255,6 +261,7 @@ def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_BACKEND_STORE_URI": database,
     }
+    environment |= artifact_place.server_environment(home.artifacts)
     if asks:
         environment |= authentication.server_environment(home)
     names = browsed_names(host, allowed_hosts)
