@@ -112,8 +112,14 @@ def test_what_is_kept_and_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert need(none, 1).total == need(none, 1).in_training
     assert "none are kept" in need(none, 1).lines(free=None)[1]
+    stored = small.model_copy(
+        update={"execution": small.execution.model_copy(update={"checkpoints": "s3://bucket/x"})}
+    )
+    assert need(stored, 64).total == said.weights  # among the artifacts
+    assert all(" in s3://bucket/x, " in line for line in need(stored, 64).lines(free=None))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
     assert need(small, 64).total == said.in_training + said.weights
+    assert need(stored, 64).total == 0
 
 
 def test_free_is_what_the_disk_has_where_a_home_will_be(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from adarelu_sweep.launching.launcher import Event, Gone, Offer, Placed, Said
 from adarelu_sweep.launching.messages import Quit, Ready
 from adarelu_sweep.supervising.slots import available_cores
 from tests.chaos.books import Books, differences
+from tests.object_store import ObjectStore
 from tests.ray_clusters import Nodes, ray_cluster
 from tests.sweeps import STUDY, Command, Sweep
 from tests.test_launcher import WORKER, ends
@@ -106,6 +107,33 @@ def test_a_study_whose_node_dies_ends_with_the_numbers_of_one_machine(
     assert sum(trial.optuna.user_attrs.get("losses", 0) for trial in books.trials) == 1
     assert differences(books, undisturbed) == []
     assert our_workers() == []
+
+
+def test_nodes_that_share_nothing_but_a_store_end_with_the_same_numbers(
+    home: Command,
+    undisturbed: Books,
+    nodes: Nodes,
+    object_store: ObjectStore,
+    launch: Callable[..., Sweep],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its workers have the store's credentials from their nodes; one of these dies."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(home, "environment", home.environment | object_store.environment)
+    added = [nodes.add() for _ in range(2)]
+    try:
+        sweep = launch("stored", "--set", f"execution.checkpoints={object_store.address}")
+        sweep.until(r"epoch 2/", times=2)
+        nodes.kill(added.pop())
+        assert sweep.ends() == 0, sweep.said
+        assert "resumed after epoch" in sweep.said
+        books = Books(home.home, "stored")
+        assert differences(books, undisturbed) == []
+        assert len(object_store.contents()) == 3 * len(books.trials)
+    finally:
+        for node in added:
+            nodes.kill(node)
 
 
 def test_a_supervisor_that_dies_leaves_nobody_and_resume_goes_on(

@@ -1,5 +1,6 @@
 """Whole sweeps whose checkpoints lie elsewhere than in the home: in a store, or in a folder."""
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -75,6 +76,13 @@ def workers_of(supervisor: "subprocess.Popen[str]") -> list[psutil.Process]:
     ]
 
 
+def checked(command: Command) -> list[str]:
+    """What doctor finds of the places in which studies have checkpoints."""
+    done = command.run("doctor", "--json")
+    found = json.loads(done.stdout)
+    return [each["state"] for each in found["findings"] if each["name"] == "checkpoints"]
+
+
 @pytest.mark.long
 def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     command: Command, object_store: ObjectStore, study_file: Path, undisturbed: Books
@@ -112,11 +120,19 @@ def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     for path in command.home.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
     assert SECRET not in err
+    assert checked(command) == ["ok"]
+    with object_store.away():
+        assert checked(command) == ["failed"]
+        refused = command.run("delete", "small", "--yes")
+        assert refused.returncode == 2
+        assert "what lies there is not removed; delete again" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
     said = command.succeed("delete", "small", "--yes")
     assert f"{object_store.address}/small-{uid}" in said
     assert object_store.contents() == {}
 
 
+@pytest.mark.long
 def test_training_goes_on_while_the_store_is_away(
     command: Command, object_store: ObjectStore, study_file: Path
 ) -> None:
@@ -133,6 +149,7 @@ def test_training_goes_on_while_the_store_is_away(
     assert differences(Books(command.home, "small")) == []
 
 
+@pytest.mark.long
 def test_a_trial_waits_for_a_store_that_may_have_its_checkpoint(
     command: Command, object_store: ObjectStore, study_file: Path
 ) -> None:
@@ -153,6 +170,7 @@ def test_a_trial_waits_for_a_store_that_may_have_its_checkpoint(
     assert differences(Books(command.home, "small")) == []
 
 
+@pytest.mark.long
 def test_who_asks_to_stop_does_not_wait_for_the_store(
     command: Command, object_store: ObjectStore, study_file: Path
 ) -> None:
@@ -191,6 +209,7 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_recorded(
     assert command.succeed("list") == "no studies yet\n"
 
 
+@pytest.mark.long
 def test_another_home_goes_on_with_a_study_in_a_folder_that_both_reach(
     postgres: PostgresServer, study_file: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Optuna's database, the home's file or a server's, opened without a trace."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.secrets import in_one_line, without_password
+from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.databases import connection_arguments, server_address
 from adarelu_sweep.supervising.ledger import PLAN
 from adarelu_sweep.supervising.opening import refuse_other_tables, require_optunas
@@ -77,6 +79,24 @@ def server_database(address: str) -> Finding:
         remedy = "start the server, correct the address, or give another --storage"
         return Finding("database", "optuna", State.FAILED, f"{shown}: {reason}", remedy)
     return Finding("database", "optuna", State.OK, found)
+
+
+def recorded_plans(where: Path | str) -> list[StudyRecord]:
+    """Return the plans of all studies; none where the database has none or cannot be read."""
+    query = "SELECT value_json FROM study_user_attributes WHERE key = '" + PLAN + "'"
+    try:
+        if isinstance(where, Path):
+            with closing(connect(where)) as file:
+                found = file.execute(query).fetchall()
+        else:
+            url = server_address(where)
+            arguments = connection_arguments(url, _READ_ONLY) | {"connect_timeout": 5}
+            engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+            with engine.connect() as connection:
+                found = [tuple(row) for row in connection.execute(text(query))]
+        return [StudyRecord.model_validate_json(json.loads(plan)) for (plan,) in found]
+    except (OSError, ValueError, RuntimeError, sqlite3.Error, SQLAlchemyError):
+        return []  # the check of the database says why
 
 
 def _contents(connection: Connection) -> str:

@@ -68,6 +68,7 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
         *servers,
         Check("storage", "folders", kept),
         *elsewhere,
+        Check("storage", "checkpoints", partial(places.checkpoints_elsewhere, home), 2 * _PATIENCE),
         Check("data", "folder", partial(places.data_folder, data_folder)),
         Check("data", "sets", partial(data.data_sets, data_folder)),
     ]

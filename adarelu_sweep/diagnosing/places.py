@@ -4,9 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from adarelu_sweep.diagnosing.database import recorded_plans
 from adarelu_sweep.diagnosing.finding import Finding, State
+from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import filesystem, home_warnings
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.objects import StorageError
+from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.supervising.disk import free_bytes
 from adarelu_sweep.tracking.artifact_place import problem_with
 from adarelu_sweep.wording import count, size
@@ -53,6 +57,23 @@ def artifacts_elsewhere(home: Home) -> Finding:
     if problem := problem_with(home):
         return Finding("storage", "artifacts", State.FAILED, problem)
     return Finding("storage", "artifacts", State.OK, f"{home.artifacts}, can be read")
+
+
+def checkpoints_elsewhere(home: Home) -> Iterator[Finding]:
+    """Say whether the places outside the home can be reached in which studies have checkpoints."""
+    plans = [record.study.execution.checkpoints for record in recorded_plans(home.database)]
+    for address in sorted({address for address in plans if address is not None}):
+        place = place_at(address)
+        if isinstance(place, Path):
+            yield _folder("storage", "checkpoints", place, "made when something is kept there")
+            continue
+        try:
+            (place / "any").exists()
+        except (StorageError, UserError) as error:
+            remedy = "start or mend the store, and see which account the environment names"
+            yield Finding("storage", "checkpoints", State.FAILED, str(error), remedy)
+        else:
+            yield Finding("storage", "checkpoints", State.OK, f"{address}, can be read")
 
 
 def data_folder(folder: Path) -> Finding:

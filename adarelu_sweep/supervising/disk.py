@@ -35,9 +35,11 @@ class DiskNeed:
     in_hand: int
     """How many trials are trained at once."""
     weights: int
-    """Those of the finished trials, in the home; 0 where none are kept."""
+    """Those of the finished trials; 0 where none are kept."""
     copies: int
-    """How many times these are stored: once more among the artifacts of the home's own server."""
+    """How often these are stored in the home: once more among its own server's artifacts."""
+    elsewhere: str | None = None
+    """Where checkpoints and weights lie, if not in the home."""
 
     @property
     def in_training(self) -> int:
@@ -46,8 +48,8 @@ class DiskNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.in_training + self.copies * self.weights
+        """All of it that the home is to hold."""
+        return (0 if self.elsewhere else self.in_training) + self.copies * self.weights
 
     @classmethod
     def of(cls, study: Study, data_folder: Path, in_hand: int) -> "DiskNeed | None":
@@ -66,19 +68,22 @@ class DiskNeed:
             checkpoint,
             min(in_hand, trials),
             0 if study.execution.keep == "none" else trials_per_arm * sum(weights),
-            1 if os.environ.get("MLFLOW_TRACKING_URI") else 2,
+            (study.execution.checkpoints is None) + (not os.environ.get("MLFLOW_TRACKING_URI")),
+            study.execution.checkpoints,
         )
 
     def lines(self, free: int | None) -> list[str]:
         """Say it, and what is free, if that is known; the last line is a warning if it is less."""
+        where = self.elsewhere or "the home"
         lines = [
-            f"  disk         checkpoints while it trains: up to {size(self.in_training)}, of "
-            f"{count(self.in_hand, 'trial')} in hand {_CHECKPOINTS} of {size(self.checkpoint)} each"
+            f"  disk         checkpoints while it trains: up to {size(self.in_training)} in "
+            f"{where}, of {count(self.in_hand, 'trial')} in hand {_CHECKPOINTS} of "
+            f"{size(self.checkpoint)} each"
         ]
         if self.weights:
             lines.append(
                 f"  disk         weights of {count(self.trials, 'finished trial')}: "
-                f"{size(self.weights)} in the home, and as much once more among MLflow's artifacts"
+                f"{size(self.weights)} in {where}, and as much once more among MLflow's artifacts"
             )
         else:
             lines.append(
