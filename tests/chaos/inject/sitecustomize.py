@@ -93,14 +93,14 @@ def _loop(module: ModuleType) -> None:
 
 def _uploads(module: ModuleType) -> None:
     """While a trial's artifacts are uploaded: the model is not, the others are."""
-    upload = module.HttpArtifactRepository.log_artifact
+    upload = module._PatientRepository.log_artifact
 
     def slowed(self: Any, local_file: str, artifact_path: str | None = None) -> None:
         if Path(local_file).name == "model.safetensors":
             reach("artifacts")
         upload(self, local_file, artifact_path)
 
-    module.HttpArtifactRepository.log_artifact = slowed
+    module._PatientRepository.log_artifact = slowed
 
 
 def _changes(module: ModuleType) -> None:
@@ -157,7 +157,7 @@ _WRAPPED = {
     "adarelu_sweep.reporting.report": _report,
     "adarelu_sweep.supervising.changes": _changes,
     "alembic.ddl.impl": _migration,
-    "mlflow.store.artifact.http_artifact_repo": _uploads,
+    "adarelu_sweep.tracking.uploading": _uploads,
     "mlflow.models.model": _model,
 }
 
