@@ -181,9 +181,10 @@ def test_a_server_keeps_artifacts_there_from_then_on(
 ) -> None:
     url = command.succeed("server", "start", "--artifacts", object_store.address).strip()
     client = MlflowClient(url)  # of this process, which has no credentials
-    run = client.create_run(client.create_experiment("mine"))
+    experiment = client.create_experiment("mine")
     for name in ("one", "two"):
-        client.log_text(run.info.run_id, name, f"{name}.txt")
+        # MLflow's client keeps a run's address; the next server may be at another.
+        client.log_text(client.create_run(experiment).info.run_id, name, f"{name}.txt")
         done = command.run("server", "start", "--artifacts", str(tmp_path / "elsewhere"))
         assert done.returncode == 2
         assert "is already up at" in done.stderr
