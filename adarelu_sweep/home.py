@@ -183,6 +183,11 @@ class Home:
         return self.root / "bench.json"
 
     @property
+    def bench_lock(self) -> Path:
+        """Held while ``bench_file`` is changed."""
+        return self.root / ".bench.lock"
+
+    @property
     def claims_folder(self) -> Path:
         """What says which study trains on which GPU."""
         return self.root / "gpus"

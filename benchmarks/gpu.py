@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WHOLE = 470.0  # seconds, all steps together
 BENCH = ("-m", "adarelu_sweep", "bench", "--gpus", "0", "--workers", "1")
+_DETERMINISTIC = ("--set", "training.deterministic=true")
 PAPER = ("paper-mnist", "paper-cifar10", "paper-cifar100")
 
 
@@ -56,6 +57,11 @@ def steps(home: Path) -> list[Step]:
             )
             for path in study
             for precision in ("fp32", "bf16")
+        ),
+        Step(
+            "paper-cifar10 in fp32, deterministic",
+            45,
+            (*BENCH, *place, "--study", str(study[1]), "--rounds", "2", *_DETERMINISTIC),
         ),
         Step(
             "A whole sweep",

@@ -121,7 +121,7 @@ def launching(path: Path, home: Path) -> tuple[float, dict[str, float]]:
         if f" epoch {SETTLED}/" in line:
             held = {"supervisor": own_memory(process.pid)}
             for child in psutil.Process(process.pid).children():
-                if any("worker" in word for word in child.cmdline()):
+                if "adarelu_sweep.launching.worker" in child.cmdline():
                     held["worker"] = own_memory(child.pid)
             break
     process.terminate()

@@ -1,6 +1,7 @@
 """``bench``: what is measured, what is kept of it, and what follows for a study."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -365,11 +366,9 @@ def test_the_best_pack_gains_enough_over_all_smaller_ones(by_size: dict[int, flo
 def test_newer_measurements_replace_equal_ones(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert Measurements.read(home) == Measurements()
-    before = Measurements().with_newer(
-        [measurement(conditions(), 100), measurement(conditions(activation="adarelu"), 90)]
-    )
-    before.write(home)
-    assert Measurements.read(home) == before
+    first = [measurement(conditions(), 100), measurement(conditions(activation="adarelu"), 90)]
+    Measurements.keep(home, first)
+    assert Measurements.read(home) == Measurements(measurements=first)
     newer = measurement(conditions(), 200, day=date(2026, 11, 25))
     packed = measurement(conditions(pack=2), 300)
     after = Measurements.read(home).with_newer([newer, packed])
@@ -377,6 +376,18 @@ def test_newer_measurements_replace_equal_ones(tmp_path: Path) -> None:
     assert after.under(conditions()) == newer
     assert after.packs(conditions()) == [newer, packed]
     assert after.under(conditions(Slot(0, threads=2))) is None
+
+
+def test_who_measures_at_once_loses_nothing(tmp_path: Path) -> None:
+    home, sizes = Home(tmp_path), range(1, 33)
+
+    def keep(size: int) -> None:
+        Measurements.keep(home, [measurement(conditions(pack=size), 100)])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(keep, sizes))
+    kept = [m.conditions.pack for m in Measurements.read(home).measurements]
+    assert sorted(kept) == list(sizes)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 2, "measurements": []}', '{"a": 1}'])
@@ -407,19 +418,17 @@ def test_the_best_pack_of_a_trial(tmp_path: Path) -> None:
     relu, adarelu = small_group().arms
     assert best_pack(home, "Card", relu) is None
     sizes = {1: 100.0, 2: 180.0, 4: 185.0}
-    known = Measurements().with_newer(
-        measurement(conditions(gpu, pack=size), rate) for size, rate in sizes.items()
-    )
-    known.with_newer([measurement(conditions(gpu, "adarelu"), 90)]).write(home)
+    of_relu = [measurement(conditions(gpu, pack=size), rate) for size, rate in sizes.items()]
+    Measurements.keep(home, [*of_relu, measurement(conditions(gpu, "adarelu"), 90)])
     assert best_pack(home, "Card", relu) == 2
     assert best_pack(home, "Card", adarelu) == 2  # as for another activation
     assert best_pack(home, "Other card", relu) is None
     larger = relu.training.model_copy(update={"batch_size": 64})
     assert best_pack(home, "Card", relu.model_copy(update={"training": larger})) is None
     own = {1: 90.0, 4: 300.0}
-    Measurements.read(home).with_newer(
-        measurement(conditions(gpu, "adarelu", size), rate) for size, rate in own.items()
-    ).write(home)
+    Measurements.keep(
+        home, [measurement(conditions(gpu, "adarelu", size), rate) for size, rate in own.items()]
+    )
     assert best_pack(home, "Card", adarelu) == 4
     assert best_pack(home, "Card", relu) == 2
 
@@ -518,7 +527,7 @@ def test_how_long_it_takes_is_known_or_how_to_know_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
     unknown = "how long it takes is not known: adarelu-sweep bench --study FILE"
     assert time_of(study(), home) == unknown
-    known(CPU).write(home)
+    Measurements.keep(home, known(CPU).measurements)
     assert time_of(study(), home) == "about 39 s on 1 slot, as measured here on 2026-11-24"
     assert time_of(study(training={"batch_size": 16}), home) == unknown
 
@@ -526,7 +535,7 @@ def test_how_long_it_takes_is_known_or_how_to_know_it(tmp_path: Path) -> None:
 def test_validate_says_how_long_it_takes(here: Command, study_file: Path) -> None:
     home = Home(here.home)
     home.create()
-    known(make_slots([], 1, available_cores())[0]).write(home)
+    Measurements.keep(home, known(make_slots([], 1, available_cores())[0]).measurements)
     call = ("validate", study_file, "--set", "data.train_limit=200", "--set", "training.epochs=9")
     assert (
         "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"

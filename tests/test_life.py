@@ -135,7 +135,9 @@ def test_a_study_in_the_background(
     following = command.start("logs", "long", "-f")
     interrupted = command.start("logs", "long", "--follow", "--lines", "0")
     wait_until(lambda: " epoch 3/" in log.read_text())
-    workers = [child for child in process.children() if "worker" in " ".join(_arguments(child))]
+    workers = [
+        child for child in process.children() if "launching.worker" in " ".join(_arguments(child))
+    ]
     assert workers
     for worker in workers:  # the rest is not about training
         worker.suspend()
@@ -374,7 +376,9 @@ def test_a_deleted_study_is_launched_again_and_killed(
     running = holder(command, "life")
     assert running is not None
     process = psutil.Process(running.pid)
-    wait_until(lambda: [c for c in process.children() if "worker" in " ".join(c.cmdline())])
+    wait_until(
+        lambda: [c for c in process.children() if "launching.worker" in " ".join(c.cmdline())]
+    )
     workers = process.children()
     process.suspend()
     done = command.run("stop", "life", "--now")

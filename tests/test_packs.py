@@ -397,12 +397,13 @@ def measured(model: str, settings: TrialSettings, pack: int, rate: float) -> Mea
 def test_the_size_that_was_measured_to_be_best(tmp_path: Path) -> None:
     home, trial, bf16 = Home(tmp_path), trial_settings(), trial_settings(precision="bf16")
     rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 301.0}
-    Measurements(
-        measurements=[
+    Measurements.keep(
+        home,
+        [
             *(measured("Fast", trial, pack, rate) for pack, rate in rates.items()),
             *(measured("Fast", bf16, pack, rate) for pack, rate in {1: 9.0, 2: 20.0}.items()),
-        ]
-    ).write(home)
+        ],
+    )
     assert best_size(home, GPU, trial) == 4
     assert best_size(home, GPU, bf16) == 2
     assert best_size(home, GPU, trial_settings("resnet18")) == 1

@@ -6,6 +6,7 @@ from datetime import date
 from statistics import median, quantiles
 from typing import Any, Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adarelu_sweep.benchmarking.processor import processor_name
@@ -114,10 +115,16 @@ class Measurements(BaseModel):
                 f"{path}: damaged, or of another version: delete it, and measure again"
             ) from None
 
-    def write(self, home: Home) -> None:
-        """Keep them in a home that is there; raise UserError where that cannot be."""
+    @classmethod
+    def keep(cls, home: Home, newer: Iterable[Measurement]) -> None:
+        """Add measurements to those of a home that is there, which others may do meanwhile.
+
+        Raises UserError where that cannot be.
+        """
         try:
-            write_atomically(home.bench_file, f"{self.model_dump_json(indent=1)}\n".encode())
+            with FileLock(home.bench_lock):
+                known = cls.read(home).with_newer(newer)
+                write_atomically(home.bench_file, f"{known.model_dump_json(indent=1)}\n".encode())
         except OSError as error:
             raise UserError(f"{home.bench_file}: cannot be written ({error.strerror})") from None
 

@@ -139,15 +139,15 @@ def bench_command(
     today = date.today()
     with _telling() as tell:
         devices = measure_devices(slots, groups, effort, today, tell)
-    known = Measurements() if no_save else Measurements.read(here)
-    known = known.with_newer(one.measurement for device in devices for one in device.results)
+    newer = [one.measurement for device in devices for one in device.results]
     report = Report(devices, today)
     if study_file is not None:
-        estimate = Estimate.of(study, slots, known, data_folder)
+        known = Measurements() if no_save else Measurements.read(here)
+        estimate = Estimate.of(study, slots, known.with_newer(newer), data_folder)
         report = Report(devices, today, study.name, estimate)
     click.echo(as_json(report) if style == "json" else as_table(report), nl=False)
     if not no_save:
-        known.write(here)
+        Measurements.keep(here, newer)
 
 
 def _sizes(packs: Sequence[str]) -> list[int] | None:
