@@ -59,7 +59,7 @@ build() { # IMAGE DOCKERFILE ARGUMENTS...
         { tail -20 "$folder/$image.log" >&2; fail "building $image failed: $folder/$image.log"; }
 }
 build adarelu-sweep-mlflow docker/mlflow.Dockerfile
-build adarelu-sweep docker/Dockerfile --build-arg "TORCH=${TORCH:-}"
+build adarelu-sweep docker/Dockerfile --build-arg "TORCH=${TORCH:-}" --build-arg EXTRAS=ray,postgresql,s3
 
 size() { # IMAGE: the sum of its layers, as they lie on a disk
     buildah inspect --type image "$1" |
