@@ -179,7 +179,7 @@ def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
         require_answer(address)
     prepare_client()
     name = study.record.study.name
-    delivered = Delivered.read(home.study_folder(name))
+    delivered = Delivered.read(home.study_folder(name), study.record.uid)
     with _clear_trouble(name):
         from adarelu_sweep.tracking.database import database_of
         from adarelu_sweep.tracking.removal import StudyRecords

@@ -252,12 +252,12 @@ def _refuse_leftovers(folder: Path) -> None:
 
 def _settled(agenda: Agenda, folder: Path) -> Ending | None:
     """Return how a study ended if nothing is left to train or to deliver."""
-    if not Delivered.is_settled(folder, "FINISHED"):
+    if not Delivered.is_settled(folder, agenda.uid, "FINISHED"):
         return None
     if agenda.left():
         return None
     for job in agenda.jobs():
         status: RunStatus = "FAILED" if job.trial.state is TrialState.FAIL else "FINISHED"
-        if not Delivered.is_settled(job.folder, status):
+        if not Delivered.is_settled(job.folder, agenda.uid, status):
             return None
     return Ending("failed" if agenda.has_failed() else "complete")
