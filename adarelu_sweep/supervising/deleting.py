@@ -15,6 +15,7 @@ from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
 from adarelu_sweep.supervising.results_places import given_place
+from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
@@ -33,8 +34,8 @@ class Deletion:
         home: Where it is.
         keep_runs: Leave what MLflow holds of it alone.
 
-    Raises UserError if there is no such study, if it is being run, or if its tracking server does
-    not answer.
+    Raises UserError if there is no such study, if it is being run, or if its tracking server, or
+    the place of the home's artifacts, cannot be reached.
     """
 
     def __init__(self, name: str, home: Home, keep_runs: bool) -> None:
@@ -177,6 +178,8 @@ def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
         return None
     if address is not None:
         require_answer(address)
+    else:
+        artifact_place.require_ours(home)  # nothing is found in a folder that is not mounted
     prepare_client()
     name = study.record.study.name
     delivered = Delivered.read(home.study_folder(name), study.record.uid)
