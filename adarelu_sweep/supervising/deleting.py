@@ -10,7 +10,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import remove_all
-from adarelu_sweep.supervising.belonging import require_own
+from adarelu_sweep.supervising.belonging import require_own, require_own_runs
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
@@ -172,7 +172,11 @@ def _opened(home: Home) -> Iterator[Ledger]:
 
 
 def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
-    """Return what MLflow holds of a study; None if the home has had no server yet."""
+    """Return what MLflow holds of a study; None if the home has had no server yet.
+
+    Raises UserError where that is in another home's server.
+    """
+    require_own_runs(study.record, home)
     address = given_address(study.record)
     if address is None and home.tracking_storage() is None and not home.mlflow_db.exists():
         return None
