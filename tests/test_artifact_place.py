@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,16 @@ from adarelu_sweep.launching.local import environment
 from adarelu_sweep.secrets import concealed
 from adarelu_sweep.storing import objects
 from adarelu_sweep.storing.objects import ObjectPath
+from adarelu_sweep.supervising.deleting import Deletion
+from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.artifact_place import choose, require_ours, server_environment
+from adarelu_sweep.tracking.database import database_of
+from adarelu_sweep.tracking.experiment import STUDY_TAG
+from adarelu_sweep.tracking.removal import StudyRecords
+from adarelu_sweep.tracking.server import ensure_server, find_server
 from tests.object_store import SECRET, Fault, ObjectStore
 from tests.sweeps import STUDY, Command
+from tests.test_ledger import record
 from tests.test_tracking import steps
 
 MARK = "some/where/adarelu-sweep.home"
@@ -164,6 +172,84 @@ def test_credentials_are_the_servers_alone(
     assert server_environment(tmp_path) == {}
     assert not [name for name in environment(Slot(0, None, 1)) if name.startswith("AWS_")]
     assert SECRET not in concealed(f"rejected: {SECRET}")
+
+
+def test_mlflow_is_led_to_no_other_store(
+    home: Home, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has an endpoint of its own, which neither mark nor removal go by."""
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert "differs from AWS_ENDPOINT_URL: say in the latter alone" in refused(home, store.address)
+    endpoint = store.environment["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", endpoint)
+    choose(home, store.address)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with pytest.raises(UserError, match=r"differs from AWS_ENDPOINT_URL"):
+        ensure_server(home)
+    assert artifacts_elsewhere(home).state is State.FAILED
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)  # comes before the other
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    require_ours(home)
+
+
+# A folder that is not mounted
+
+
+@pytest.fixture
+def place(home: Home, tmp_path: Path) -> Path:
+    """A folder of the home's artifacts on another disk."""
+    place = tmp_path / "disk" / "artifacts"
+    choose(home, str(place))
+    return place
+
+
+@contextmanager
+def unmounted(place: Path) -> Iterator[None]:
+    """Only the folder that a disk is mounted in is there."""
+    disk, away = place.parent, place.parent.with_name("away")
+    disk.rename(away)
+    place.mkdir(parents=True)
+    yield
+    place.rmdir()
+    disk.rmdir()
+    away.rename(disk)
+
+
+def test_it_is_not_served_empty(home: Home, place: Path) -> None:
+    with unmounted(place):
+        for given in (None, str(place)):
+            with pytest.raises(UserError, match="mount the folder"):
+                ensure_server(home, artifacts=given)
+        assert find_server(home) is None
+        assert not home.server_log.exists()
+
+
+def test_a_deletion_waits_until_it_is_mounted(home: Home, place: Path) -> None:
+    """What lies there would stay, and nobody would know of it any more."""
+    ledger = Ledger(home.optuna_db)
+    study = ledger.create(record())
+    uri = database_of(home)
+    client = MlflowClient(uri, uri)
+    id_ = client.create_experiment("mine", place.as_uri())
+    run = client.create_run(id_, tags={STUDY_TAG: study.record.uid}).info.run_id
+    artifact = place / id_ / run / "artifacts" / "history.csv"
+    artifact.parent.mkdir(parents=True)
+    artifact.touch()
+    home.trial_folder("mine", 0).mkdir(parents=True)
+    asked = Deletion("mine", home, keep_runs=False)
+    with unmounted(place):
+        with pytest.raises(UserError, match="mount the folder"):
+            Deletion("mine", home, keep_runs=False)
+        with pytest.raises(UserError, match="mount the folder"):
+            asked.carry_out()
+        with pytest.raises(UserError, match="mount the folder"):
+            StudyRecords(uri, study.record, None).remove(home)
+    assert ledger.names() == ["mine"]
+    assert home.trial_folder("mine", 0).is_dir()
+    assert [found.info.run_id for found in client.search_runs([id_])] == [run]
+    asked.carry_out()
+    assert [path.name for path in place.iterdir()] == ["adarelu-sweep.home"]
+    assert ledger.names() == []
 
 
 # The server

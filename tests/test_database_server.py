@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,25 @@ import psycopg
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from rich.console import Console
 from sqlalchemy import Engine
 from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising import patience
-from adarelu_sweep.supervising.belonging import require_own, whereabouts
+from adarelu_sweep.supervising.belonging import LAUNCHED, keep_launch, require_own, whereabouts
 from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.deleting import Deletion
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.migrating import migrate
 from adarelu_sweep.supervising.patience import OutOfPatienceError
+from adarelu_sweep.supervising.running import Screen
 from adarelu_sweep.supervising.search import ArmSearch
+from adarelu_sweep.supervising.sweep import Machine, resume
 from tests.postgres import ESCAPED, PASSWORD, PostgresServer
 from tests.sweeps import Command
 from tests.test_ledger import GOOD, plan, record
@@ -181,6 +186,62 @@ def test_a_study_of_another_home_is_neither_gone_on_with_nor_deleted(
     home.trial_folder("mine", 0).mkdir(parents=True)  # shared
     require_own(study, home)
     there.close()
+
+
+def of_another_home(ledger: Ledger, checkpoints: Path, **fields: str) -> StudyRecord:
+    """Record a study that any home may go on with, as another one launches it."""
+    base = record()
+    execution = base.study.execution.model_copy(update={"checkpoints": str(checkpoints)})
+    study = base.study.model_copy(update={"execution": execution})
+    changed = {"study": study, "home": "elsewhere:/sweeps", **fields}
+    return ledger.create(base.model_copy(update=changed)).record
+
+
+def test_a_study_is_not_deleted_from_elsewhere_than_its_runs(database: str, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", database)
+    home.create()
+    there = Ledger(database)
+    study = of_another_home(there, tmp_path / "shared")
+    (tmp_path / "shared" / "mine-uid of mine").mkdir(parents=True)
+    whose = (
+        "runs of study 'mine' are those of the home elsewhere:/sweeps: delete it there, or leave"
+    )
+    with pytest.raises(UserError, match=whose) as caught:
+        Deletion("mine", home, keep_runs=False)
+    assert "\n" not in str(caught.value)
+    assert there.names() == ["mine"]
+    home.study_folder("mine").mkdir(parents=True)
+    keep_launch(study.model_copy(update={"uid": "of a deleted study"}), home)
+    with pytest.raises(UserError, match=whose):
+        Deletion("mine", home, keep_runs=False)
+    keep_launch(study, home)  # the home itself, mounted here
+    Deletion("mine", home, keep_runs=False)
+    (home.study_folder("mine") / LAUNCHED).unlink()
+    Deletion("mine", home, keep_runs=True).carry_out()
+    assert there.names() == []
+    assert list((tmp_path / "shared").iterdir()) == []
+    of_another_home(there, tmp_path / "shared", tracking_uri="http://127.0.0.1:1")
+    with pytest.raises(UserError, match="does not answer"):  # a server of both
+        Deletion("mine", home, keep_runs=False)
+    there.close()
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:1"])
+def test_who_goes_on_elsewhere_is_told_where_the_runs_go(
+    database: str, tmp_path: Path, address: str | None
+) -> None:
+    home = Home(tmp_path / "home", database)
+    home.create()
+    there = Ledger(database)
+    of_another_home(there, tmp_path / "shared", **({"tracking_uri": address} if address else {}))
+    there.close()
+    console = Console(file=StringIO())
+    screen = Screen(lambda *_: pytest.fail("it has run"), console)
+    with pytest.raises(UserError, match="99"):
+        resume("mine", home, Machine(gpus="99"), screen)
+    said = console.file.getvalue()
+    told = "was launched in the home elsewhere:/sweeps, whose MLflow server has its runs so far; "
+    assert said.count(told) == (address is None)
 
 
 # A server that goes away
@@ -497,6 +558,26 @@ def test_a_move_that_is_cut_off_changes_nothing_and_is_repeated(
     there.close()
 
 
+def test_a_move_that_is_cut_off_at_its_end_is_finished(database: str, tmp_path: Path) -> None:
+    """The studies are there, and the file is not set aside yet."""
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    study = here.create(record())
+    study.complete(study.begin(plan(study)[0], 1), GOOD)
+    here.close()
+    cut = subprocess.run([sys.executable, "-c", CUT_OFF, str(home.root), database, "switch", "1"])
+    assert cut.returncode == 9
+    assert home.optuna_db.exists()
+    said: list[str] = []
+    for _ in range(2):
+        migrate(Home.locate(home.root), database, said.append)
+        left = {path.name for path in home.root.glob("optuna*")}
+        assert left == {"optuna-moved.db", "optuna.db.lock"}
+    assert said == [f"the studies of {home.root} are in {Home.locate(home.root).storage}"] * 2
+    assert frozen(home.root / "optuna-moved.db", "mine") == frozen(database, "mine")
+
+
 def test_a_study_that_is_launched_during_a_move_is_not_left_behind(
     database: str, tmp_path: Path
 ) -> None:
@@ -535,7 +616,9 @@ def then_cut_off(change):
             os._exit(9)
     return cut_off
 
-if what == "commit":
+if what == "switch":
+    Home.keep_storage = then_cut_off(Home.keep_storage)
+elif what == "commit":
     PGDialect_psycopg.do_commit = then_cut_off(PGDialect_psycopg.do_commit)
 else:
     migrating._publish = then_cut_off(migrating._publish)
@@ -605,7 +688,7 @@ def in_optuna(database: str) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.mark.long
 def test_a_study_seen_and_refused_from_another_home(
-    commands: list[Command], study_file: Path, database: str
+    commands: list[Command], study_file: Path, database: str, tmp_path: Path
 ) -> None:
     one, two = commands
     running = one.start("launch", study_file, "--set", "training.epochs=100")
@@ -632,7 +715,10 @@ def test_a_study_seen_and_refused_from_another_home(
     wait_until(lambda: "small: running" in one.succeed("list"))
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait(30) == 143
-    one.succeed("delete", "small", "--yes")
+    one.succeed("server", "stop")
+    one.home = one.home.rename(tmp_path / "mounted elsewhere")
+    one.environment["ADARELU_SWEEP_HOME"] = str(one.home)
+    assert "no run in MLflow" not in one.succeed("delete", "small", "--yes")
     assert two.succeed("list") == "no studies yet\n"
     for folder in (one.home, two.home):
         for path in folder.rglob("*"):

@@ -140,7 +140,7 @@ def assert_all_is_there_once(
     names = Counter(run.data.tags["optuna.trial_number"] for run in found["trial"])
     assert names == {str(trial.number): 1 for trial in trials}
     for trial in trials:
-        delivered = Delivered.read(trial.folder)
+        delivered = Delivered.read(trial.folder, record.uid)
         assert delivered is not None
         run = client.get_run(delivered.run_id)
         assert run.info.status == "FINISHED"
@@ -203,7 +203,7 @@ def test_an_outage_is_told_once_and_all_is_delivered_after_it(
     for trial in trials:
         trial.train(1)
         delivery.post(trial.snapshot())
-    wait_until(lambda: all(Delivered.read(trial.folder) for trial in trials))
+    wait_until(lambda: all(Delivered.read(trial.folder, record.uid) for trial in trials))
     for outage in range(1, 3):
         proxy.all_are(fate)
         asked = len(proxy.seen)
@@ -227,7 +227,7 @@ def test_an_outage_is_told_once_and_all_is_delivered_after_it(
 
 
 def _epochs(trial: Trial) -> int:
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, trial.study)
     return delivered.epochs if delivered else 0
 
 
@@ -248,7 +248,7 @@ def test_one_kind_of_request_that_fails_is_one_outage(
         two.train(1)
         delivery.post(two.snapshot())
         wait_until(lambda: _epochs(two) == len(two.history.epochs))
-    assert not Delivered.is_settled(one.folder, "FINISHED")
+    assert not Delivered.is_settled(one.folder, record.uid, "FINISHED")
     assert len(troubles) == 1
     proxy.all_are("pass")
     delivery.post(finished(two).snapshot("FINISHED"))
@@ -306,7 +306,7 @@ def test_a_run_that_somebody_deleted_is_made_whole_again(
     for trial in (deleted, lost):
         trial.train(2)
         tracker.deliver(trial.snapshot())
-    before = Delivered.read(deleted.folder)
+    before = Delivered.read(deleted.folder, record.uid)
     assert before is not None
     MlflowClient(server.url).delete_run(before.run_id)
     before.model_copy(update={"run_id": "0" * 32}).write(lost.folder)  # of another server's
@@ -340,7 +340,7 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
         delivery.post(finished(trial).snapshot("FINISHED"))
     wait_until(lambda: troubles)
     time.sleep(0.5)  # a few attempts
-    assert not Delivered.is_settled(trials[0].folder, "FINISHED")
+    assert not Delivered.is_settled(trials[0].folder, record.uid, "FINISHED")
     filling.unlink()
     assert delivery.finish("FINISHED", study_report(tmp_path), patience=30)
     assert len(troubles) == 1

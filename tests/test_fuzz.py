@@ -275,10 +275,10 @@ def test_garbage_in_the_files_that_say_who_and_what(tmp_path: Path, content: byt
         pass
     assert find_server(home) is None
     assert stop_server(home) is None
-    assert Delivered.read(tmp_path) is None
+    assert Delivered.read(tmp_path, "u1") is None
     (tmp_path / "delivered.json").unlink(missing_ok=True)
     (tmp_path / "delivered.json").mkdir()
-    assert Delivered.read(tmp_path) is None
+    assert Delivered.read(tmp_path, "u1") is None
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

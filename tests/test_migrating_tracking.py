@@ -6,19 +6,24 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from filelock import FileLock, Timeout
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from sqlalchemy import Engine, event
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.supervising import silence
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.migrating_tracking import migrate_tracking
 from adarelu_sweep.tracking import first_start
@@ -176,6 +181,7 @@ def test_a_move_that_is_cut_off_is_repeated(home: Home, database: str, where: st
         assert experiments(database) == []
     migrate_tracking(home, database, lambda _line: None)
     assert home.tracking_storage() == database
+    assert {path.name for path in home.root.glob("mlflow*")} == {"mlflow-moved.db"}
     expected = [("Default", "active"), ("deleted", "deleted"), ("mine", "active")]
     assert experiments(database) == expected
     assert on_server(database, "SELECT count(*) FROM metrics") == [(1985,)]
@@ -213,6 +219,62 @@ def test_a_move_is_refused_where_it_would_lose_something(home: Home, database: s
     (home.root / "mlflow-moved.db").unlink()
     first_start._mark(home.mlflow_db).touch()
     refused("has no records of MLflow yet")
+
+
+def launched(home: Home, _database: str) -> None:
+    home.study_folder("late").mkdir()
+
+
+def moved(home: Home, database: str) -> None:
+    home.keep_tracking_storage(database)
+    home.mlflow_db.rename(home.root / "mlflow-moved.db")
+
+
+@pytest.mark.parametrize("what", [launched, moved])
+def test_what_happens_while_the_locks_are_waited_for_is_noticed(
+    home: Home, database: str, what: Callable[[Home, str], None]
+) -> None:
+    home.study_folder("small").mkdir(parents=True)
+    with ThreadPoolExecutor() as threads, FileLock(home.root / "server.lock") as starting:
+        moving = threads.submit(migrate_tracking, home, database, print)
+        wait_until((home.study_folder("small") / "lease.json").exists)
+        what(home, database)
+        starting.release()
+        with pytest.raises(UserError, match=f"{what.__name__} meanwhile: repeat the command"):
+            moving.result(60)
+    assert home.mlflow_db.exists() == (what is launched)
+
+
+def test_a_server_that_hangs_is_given_up_and_no_study_begins_meanwhile(
+    home: Home, database: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "PATIENCE", 1.0)
+    hang = ExitStack()
+    resuming = threading.Timer(20, hang.close)
+
+    def begin(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if statement.startswith("LOCK TABLE"):
+            hang.enter_context(postgres.hanging())
+            resuming.start()
+            with pytest.raises(Timeout):
+                FileLock(home.switch_lock).acquire(timeout=0)
+
+    event.listen(Engine, "before_cursor_execute", begin)
+    try:
+        with pytest.raises(UserError, match=r"silent for 1 s.*: repeat the command") as caught:
+            migrate_tracking(home, database, print)
+        assert resuming.is_alive()
+    finally:
+        event.remove(Engine, "before_cursor_execute", begin)
+        resuming.cancel()
+        hang.close()
+    assert "\n" not in str(caught.value)
+    migrate_tracking(home, database, lambda _line: None)
+    assert experiments(database) == [
+        ("Default", "active"),
+        ("deleted", "deleted"),
+        ("mine", "active"),
+    ]
 
 
 def test_what_the_server_does_not_take_moves_nothing(home: Home, database: str) -> None:

@@ -89,6 +89,7 @@ class Tracked:
         )
         record = StudyRecord(uid=folder.name, study=study, source="", created="", version="0")
         self.name = study.name
+        self.uid = record.uid
         self.folder = folder
         self.client = MlflowClient(server.url)
         self.tracker = MlflowTracker(server.url, record, folder)
@@ -115,7 +116,7 @@ class Tracked:
         return troubles[0] if troubles else None
 
     def run_id(self, number: int) -> str:
-        delivered = Delivered.read(self.folder / str(number))
+        delivered = Delivered.read(self.folder / str(number), self.uid)
         assert delivered is not None
         return delivered.run_id
 
@@ -200,4 +201,4 @@ def test_a_model_that_cannot_be_registered_is_told_and_the_study_ends_all_the_sa
     assert "an earlier version" in trouble
     assert "\n" not in trouble
     assert study.client.get_run(study.tracker.parent_run).info.status == "FINISHED"
-    assert Delivered.is_settled(folder, "FINISHED")
+    assert Delivered.is_settled(folder, study.uid, "FINISHED")

@@ -155,12 +155,13 @@ def test_a_refused_retry_changes_nothing(
     home = Home(tmp_path / "home")
     record_study(home.root, study_file)
     ledger = Ledger(home.optuna_db).open("small")
+    uid = ledger.record.uid
     for cell in cells(ledger.record.study):
         trial = ledger.fail(ledger.begin(cell, threads=1), "boom")
         folder = home.trial_folder("small", trial.number)
         folder.mkdir(parents=True)
-        Delivered(run_id=str(trial.number), status="FAILED").write(folder)
-    Delivered(run_id="study", status="FINISHED").write(home.study_folder("small"))
+        Delivered(study=uid, run_id=str(trial.number), status="FAILED").write(folder)
+    Delivered(study=uid, run_id="study", status="FINISHED").write(home.study_folder("small"))
 
     screen = Screen(lambda *_: pytest.fail("it has run"), Console(quiet=True))
     with pytest.raises(UserError):

@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,7 @@ from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
+from adarelu_sweep.tracking.experiment import KIND_TAG, STUDY_TAG
 from adarelu_sweep.tracking.hanging import Vigil
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
 from adarelu_sweep.tracking.server import Server, ensure_server, find_server, stop_server
@@ -91,6 +93,7 @@ class Trial:
     """A trial's folder, whose history grows as a worker would write it."""
 
     def __init__(self, folder: Path, record: StudyRecord, number: int) -> None:
+        self.study = record.uid
         self.number = number
         self.folder = folder / str(number)
         self.folder.mkdir()
@@ -332,7 +335,7 @@ def test_delivering_again_and_again_leaves_every_metric_once(
         trial.train(1)
         tracker.deliver(trial.snapshot(attempts="1"))
         tracker.deliver(trial.snapshot(attempts="1"))
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     assert delivered.epochs == 3
     assert steps(client, delivered.run_id) == [1, 2, 3]
@@ -374,7 +377,7 @@ def test_an_epoch_that_is_trained_again_is_not_sent_again(
             )
             trial.keep("complete" if epoch == 3 else None)
             tracker.deliver(trial.snapshot("FINISHED" if epoch == 3 else "RUNNING", attempts="2"))
-        delivered = Delivered.read(trial.folder)
+        delivered = Delivered.read(trial.folder, record.uid)
         assert delivered is not None
         assert delivered.epochs == 3
         client = MlflowClient(server.url)
@@ -392,11 +395,11 @@ def test_a_run_is_killed_running_again_and_finished(
     for status in ("RUNNING", "KILLED", "RUNNING", "FINISHED"):
         trial.train(1)
         tracker.deliver(trial.snapshot(status))
-        delivered = Delivered.read(trial.folder)
+        delivered = Delivered.read(trial.folder, record.uid)
         assert delivered is not None
         statuses.append(client.get_run(delivered.run_id).info.status)
     assert statuses == ["RUNNING", "KILLED", "RUNNING", "FINISHED"]
-    assert Delivered.is_settled(trial.folder, "FINISHED")
+    assert Delivered.is_settled(trial.folder, record.uid, "FINISHED")
 
 
 @pytest.mark.parametrize("course", [["FINISHED"], ["FAILED"], ["KILLED", "FINISHED"]])
@@ -414,15 +417,17 @@ def test_what_a_retry_trains_arrives_though_nothing_did_while_it_ran(
     trial.folder.mkdir(parents=True)
     trial.train(1)
     tracker.deliver(trial.snapshot("FAILED"))
-    assert Delivered.is_settled(trial.folder, "FAILED")
+    assert Delivered.is_settled(trial.folder, record.uid, "FAILED")
     Agenda(book, home).retry_failed()
     assert [trial.state for trial in book.trials()] == [TrialState.WAITING]
     ledger.close()
     trial.train(2)
     for status in course:
-        assert not Delivered.is_settled(trial.folder, status), "else it would not be delivered"
+        assert not Delivered.is_settled(trial.folder, record.uid, status), (
+            "else it would not be delivered"
+        )
         tracker.deliver(trial.snapshot(status))
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     client = MlflowClient(server.url)
     assert client.get_run(delivered.run_id).info.status == course[-1]
@@ -431,24 +436,77 @@ def test_what_a_retry_trains_arrives_though_nothing_did_while_it_ran(
     assert len(Path(history).read_text().splitlines()) == 1 + 3
 
 
+@pytest.mark.parametrize("course", [["FINISHED"], ["KILLED", "FINISHED"], ["KILLED", "FAILED"]])
+def test_what_another_home_made_of_a_failure_arrives_whole(
+    server: Server, record: StudyRecord, tmp_path: Path, course: list[RunStatus]
+) -> None:
+    """It was tried again there, of which what was delivered here knows nothing."""
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(1)
+    tracker.deliver(trial.snapshot("FAILED"))
+    trial.train(2, "complete")
+    for status in course:
+        assert not Delivered.is_settled(trial.folder, record.uid, status)
+        tracker.deliver(trial.snapshot(status))
+    delivered = Delivered.read(trial.folder, record.uid)
+    assert delivered is not None
+    client = MlflowClient(server.url)
+    assert client.get_run(delivered.run_id).info.status == course[-1]
+    assert steps(client, delivered.run_id) == [1, 2, 3]
+    history = client.download_artifacts(delivered.run_id, "history.csv", str(tmp_path))
+    assert len(Path(history).read_text().splitlines()) == 1 + 3
+
+
+def test_what_was_delivered_of_a_deleted_study_says_nothing_of_one_with_its_name(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    """Another home deleted it and launched the other; in this one lies what it had of the first."""
+    before = MlflowTracker(server.url, record, tmp_path)
+    first = Trial(tmp_path, record, 0)
+    first.train(2, "complete")
+    before.deliver(first.snapshot("FINISHED"))
+    before.end_study("FINISHED")
+    anew = record.model_copy(update={"uid": f"{record.uid} anew"})
+    for folder in (tmp_path, first.folder):
+        assert Delivered.read(folder, anew.uid) is None
+        assert not Delivered.is_settled(folder, anew.uid, "FINISHED")
+    Delivered.reopen(first.folder, anew.uid)
+    after = MlflowTracker(server.url, anew, tmp_path)
+    assert after.parent_run != before.parent_run
+    after.deliver(first.snapshot("FINISHED"))
+    after.settle()
+    after.end_study("FINISHED")
+    client = MlflowClient(server.url)
+    runs = client.search_runs([client.get_run(after.parent_run).info.experiment_id])
+    found = Counter((run.data.tags[STUDY_TAG], run.data.tags[KIND_TAG]) for run in runs)
+    assert found == {
+        (uid, kind): 1 for uid in (record.uid, anew.uid) for kind in ("study", "trial")
+    }
+    for run in runs:
+        if run.data.tags[KIND_TAG] == "trial":
+            assert steps(client, run.info.run_id) == [1, 2]
+            assert client.list_artifacts(run.info.run_id)
+
+
 def test_a_kill_as_a_retry_begins_costs_no_more_than_a_delivery(
     server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:
     tracker = MlflowTracker(server.url, record, tmp_path)
     tracker.begin_study()
     trial = Trial(tmp_path, record, 0)
-    Delivered.reopen(trial.folder)  # of which nothing was delivered
-    assert Delivered.read(trial.folder) is None
+    Delivered.reopen(trial.folder, record.uid)  # of which nothing was delivered
+    assert Delivered.read(trial.folder, record.uid) is None
     trial.train(1)
     tracker.deliver(trial.snapshot("FAILED"))
-    Delivered.reopen(trial.folder)
+    Delivered.reopen(trial.folder, record.uid)
     tracker.settle()
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     client = MlflowClient(server.url)
     assert client.get_run(delivered.run_id).info.status == "FAILED"
     tracker.deliver(trial.snapshot("FAILED"))
-    assert Delivered.is_settled(trial.folder, "FAILED")
+    assert Delivered.is_settled(trial.folder, record.uid, "FAILED")
     assert steps(client, delivered.run_id) == [1]
 
 
@@ -461,7 +519,7 @@ def test_a_long_history_and_what_is_not_finite_arrive_whole(
     trial.train(400)
     trial.train(1, "diverged", loss=math.nan)
     tracker.deliver(trial.snapshot("FINISHED", outcome="diverged"))
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     client = MlflowClient(server.url)
     assert steps(client, delivered.run_id) == list(range(1, 402))
@@ -479,14 +537,14 @@ def test_a_run_that_was_made_twice_is_one(
     trial.train(2, "complete")
     tracker.deliver(trial.snapshot("FINISHED"))
     client = MlflowClient(server.url)
-    first = Delivered.read(trial.folder)
+    first = Delivered.read(trial.folder, record.uid)
     assert first is not None
     made = client.get_run(first.run_id)
     tags = {key: value for key, value in made.data.tags.items() if "runName" not in key}
     client.create_run(made.info.experiment_id, tags=tags)
     (trial.folder / "delivered.json").unlink()
     tracker.deliver(trial.snapshot("FINISHED"))
-    assert Delivered.read(trial.folder) == first
+    assert Delivered.read(trial.folder, record.uid) == first
     found = client.search_runs([made.info.experiment_id])
     assert {run.info.run_id for run in found} == {first.run_id, tracker.parent_run}
 
@@ -509,7 +567,7 @@ def test_the_study_run_shows_the_report(
         assert len(table) > 7000 or table == note
         assert table.endswith("|"), "it ends with a whole line"
     assert client.get_run(tracker.parent_run).info.status == status
-    assert Delivered.is_settled(tmp_path, status)
+    assert Delivered.is_settled(tmp_path, record.uid, status)
     kept = client.download_artifacts(tracker.parent_run, "report/report.md", str(tmp_path))
     assert Path(kept).read_text() == long
 
@@ -589,7 +647,7 @@ def test_probes_are_a_few_metrics_and_one_table(
         trial.keep("complete" if epoch == 2 else None)
         for _ in range(2):
             tracker.deliver(trial.snapshot("RUNNING" if epoch == 1 else "FINISHED"))
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     run = client.get_run(delivered.run_id)
     probed = {key: value for key, value in run.data.metrics.items() if key.startswith("probe/")}
@@ -615,7 +673,7 @@ def test_a_trial_of_a_search_has_a_validation_split(
     trial.train(2, "complete")
     (trial.folder / CONFUSION_MATRIX).write_text("1,0\n0,1\n")
     tracker.deliver(trial.snapshot("FINISHED"))
-    delivered = Delivered.read(trial.folder)
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     client = MlflowClient(server.url)
     run = client.get_run(delivered.run_id)
@@ -654,11 +712,11 @@ def test_delivery_waits_for_a_server_that_comes_late(
     assert "not yet there" in troubles[0]
     client = MlflowClient(server.url)
     for trial in trials:
-        delivered = Delivered.read(trial.folder)
+        delivered = Delivered.read(trial.folder, record.uid)
         assert delivered is not None
         assert client.get_run(delivered.run_id).info.status == "FINISHED"
         assert steps(client, delivered.run_id) == [1, 2, 3, 4, 5]
-    parent = Delivered.read(tmp_path)
+    parent = Delivered.read(tmp_path, record.uid)
     assert parent is not None
     assert client.get_run(parent.run_id).info.status == "FINISHED"
     assert [f.path for f in client.list_artifacts(parent.run_id, "report")] == ["report/report.md"]
@@ -678,7 +736,7 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         trial = Trial(tmp_path, record, 0)
         trial.train(1)
         delivery.post(trial.snapshot())
-        wait_until(lambda: Delivered.read(trial.folder))
+        wait_until(lambda: Delivered.read(trial.folder, record.uid))
         for process in server.processes():
             process.kill()
         for _ in range(3):
@@ -691,7 +749,7 @@ def test_a_server_that_dies_and_comes_back_gets_everything_once(
         delivery.post(trial.snapshot("FINISHED"))
         assert delivery.finish("FINISHED", None, patience=30)
         assert len(troubles) == 1
-        delivered = Delivered.read(trial.folder)
+        delivered = Delivered.read(trial.folder, record.uid)
         assert delivered is not None
         assert steps(MlflowClient(server.url), delivered.run_id) == [1, 2, 3, 4, 5]
     finally:
@@ -742,7 +800,7 @@ def test_the_last_word_on_a_studys_end_is_the_newest(
         held.released.set()
         assert newest.result()
         wait_until(lambda: not any(thread.name == "end" for thread in enumerate_threads()))
-    assert Delivered.is_settled(tmp_path, "KILLED")
+    assert Delivered.is_settled(tmp_path, record.uid, "KILLED")
     assert MlflowClient(server.url).get_run(held.parent_run).info.status == "KILLED"
 
 
@@ -755,15 +813,15 @@ def test_what_is_still_being_delivered_at_the_end_is_not_set_back(
     trial = Trial(tmp_path, record, 0)
     trial.train(1)
     delivery.post(trial.snapshot())
-    wait_until(lambda: Delivered.is_settled(trial.folder, "RUNNING"))
+    wait_until(lambda: Delivered.is_settled(trial.folder, record.uid, "RUNNING"))
     trial.train(1, "complete")
     delivery.post(trial.snapshot("FINISHED"))
     assert held.reached.wait(30)
     assert not delivery.finish("FINISHED", None, patience=1)
-    assert Delivered.is_settled(tmp_path, "FINISHED")
+    assert Delivered.is_settled(tmp_path, record.uid, "FINISHED")
     held.released.set()
-    wait_until(lambda: Delivered.is_settled(trial.folder, "FINISHED"))
-    delivered = Delivered.read(trial.folder)
+    wait_until(lambda: Delivered.is_settled(trial.folder, record.uid, "FINISHED"))
+    delivered = Delivered.read(trial.folder, record.uid)
     assert delivered is not None
     assert MlflowClient(server.url).get_run(delivered.run_id).info.status == "FINISHED"
 
@@ -780,7 +838,7 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     delivery.post(trial.snapshot("FINISHED"))
     assert not delivery.finish("FINISHED", None, patience=0.5)
     assert len(troubles) == 1
-    assert not Delivered.is_settled(trial.folder, "FINISHED")
+    assert not Delivered.is_settled(trial.folder, record.uid, "FINISHED")
 
 
 @pytest.mark.long

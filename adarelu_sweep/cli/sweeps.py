@@ -261,7 +261,7 @@ def _conclude(
     server = find_server(home)
     url = record.tracking_uri or (server.url if server else None)
     if url:
-        delivered = Delivered.read(home.study_folder(name))
+        delivered = Delivered.read(home.study_folder(name), record.uid)
         charts = charts_address(url, delivered.experiment if delivered else "")
         click.echo(f"Browse it, experiment {name!r}: {charts}")
         if not record.tracking_uri:

@@ -32,7 +32,10 @@ class StudyRecord(BaseModel):
     threads: int = 1
     """CPU threads of a slot at launch: numbers depend on them to the last bit."""
     home: str = "another home"
-    """Where it was launched, as HOST:FOLDER: there lie its checkpoints."""
+    """Where it was launched, as HOST:FOLDER: there lie its checkpoints, unless it says where.
+
+    There are its runs, too, if no tracking server was given.
+    """
     pack: int = 0
     """Trials that a worker was to train at once, at launch; 0: as many as are best."""
     launcher: Literal["local", "ray"] = "local"

@@ -103,6 +103,8 @@ class Agenda:
         self._ledger = ledger
         self._home = home
         self._study = ledger.record.study
+        self.uid = ledger.record.uid
+        """The study's."""
         self._jobs: dict[str, Job] = {}
         self._tally: Counter[TrialState] = Counter()
         self._known = {trial.cell: trial for trial in ledger.trials()}
@@ -152,7 +154,7 @@ class Agenda:
         for job in again:
             # First: of a trial that failed and was delivered, a kill in between leaves a
             # delivery too many, the other way round one too few.
-            Delivered.reopen(job.folder)
+            Delivered.reopen(job.folder, self.uid)
             job.book.retry(job.trial)
 
     def take(self, slot: Slot, spread: bool = False) -> Job | None:

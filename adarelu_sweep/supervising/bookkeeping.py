@@ -37,7 +37,7 @@ class Bookkeeping:
         """Post the trials whose runs an earlier supervisor left behind their state."""
         for job in self._agenda.jobs():
             status = RUN_STATUS[job.trial.state]
-            if not Delivered.is_settled(job.folder, status):
+            if not Delivered.is_settled(job.folder, self._agenda.uid, status):
                 self._post(job, status)
         self.show_counts()
 

@@ -10,11 +10,12 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import remove_all
-from adarelu_sweep.supervising.belonging import require_own
+from adarelu_sweep.supervising.belonging import require_own, require_own_runs
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
 from adarelu_sweep.supervising.results_places import given_place
+from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.connecting import given_address
@@ -33,8 +34,8 @@ class Deletion:
         home: Where it is.
         keep_runs: Leave what MLflow holds of it alone.
 
-    Raises UserError if there is no such study, if it is being run, or if its tracking server does
-    not answer.
+    Raises UserError if there is no such study, if it is being run, or if its tracking server, or
+    the place of the home's artifacts, cannot be reached.
     """
 
     def __init__(self, name: str, home: Home, keep_runs: bool) -> None:
@@ -171,15 +172,21 @@ def _opened(home: Home) -> Iterator[Ledger]:
 
 
 def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":
-    """Return what MLflow holds of a study; None if the home has had no server yet."""
+    """Return what MLflow holds of a study; None if the home has had no server yet.
+
+    Raises UserError where that is in another home's server.
+    """
+    require_own_runs(study.record, home)
     address = given_address(study.record)
     if address is None and home.tracking_storage() is None and not home.mlflow_db.exists():
         return None
     if address is not None:
         require_answer(address)
+    else:
+        artifact_place.require_ours(home)  # nothing is found in a folder that is not mounted
     prepare_client()
     name = study.record.study.name
-    delivered = Delivered.read(home.study_folder(name))
+    delivered = Delivered.read(home.study_folder(name), study.record.uid)
     with _clear_trouble(name):
         from adarelu_sweep.tracking.database import database_of
         from adarelu_sweep.tracking.removal import StudyRecords

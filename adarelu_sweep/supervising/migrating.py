@@ -10,7 +10,6 @@ from contextlib import ExitStack, closing
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import text
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
@@ -20,6 +19,7 @@ from adarelu_sweep.supervising.belonging import whereabouts
 from adarelu_sweep.supervising.databases import server_address
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import PLAN, Ledger
+from adarelu_sweep.supervising.setting_aside import set_aside
 from adarelu_sweep.wording import count
 
 MOVED = "optuna-moved.db"
@@ -38,6 +38,7 @@ def migrate(home: Home, address: str, say: Callable[[str], None]) -> None:
     if home.storage is not None:
         if without_password(server_address(home.storage)) != without_password(target):
             raise UserError(f"the studies of {home.root} are in {home.shown_database} already")
+        set_aside(home, home.optuna_db, MOVED)
         return say(f"the studies of {home.root} are in {home.shown_database}")
     moved = home.root / MOVED
     if moved.exists():
@@ -47,8 +48,8 @@ def migrate(home: Home, address: str, say: Callable[[str], None]) -> None:
         closing(Ledger(target)) as there,
         ExitStack() as rights,
     ):
-        here.refuse_half_deleted()
         names = here.names()
+        here.refuse_half_deleted()  # afterwards: one that is begun in between is not listed
         for name in names:
             rights.enter_context(Lease(home.study_folder(name), name))
             rights.enter_context(there.owned(name))
@@ -62,9 +63,7 @@ def migrate(home: Home, address: str, say: Callable[[str], None]) -> None:
             for name in names:
                 _publish(there, here.open(name).record, home)
             Home(home.root, address).keep_storage()  # from here on the home's studies are there
-        with here.storage.engine.connect() as connection:
-            connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    home.optuna_db.rename(moved)
+    set_aside(home, home.optuna_db, MOVED)
     say(f"the studies of {home.root} are in {without_password(address)}; {MOVED} is what was here")
 
 

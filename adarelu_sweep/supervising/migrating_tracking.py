@@ -8,8 +8,10 @@ its server gives a meaning to.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, Table, create_engine, inspect, literal, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +23,7 @@ from adarelu_sweep.supervising.databases import connection_arguments, server_add
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.opening import BUSY_TIMEOUT_SECONDS
 from adarelu_sweep.supervising.patience import no_room_explained
+from adarelu_sweep.supervising.setting_aside import set_aside
 from adarelu_sweep.tracking import first_start
 from adarelu_sweep.tracking.server import kept_down
 from adarelu_sweep.wording import count
@@ -39,40 +42,77 @@ def migrate_tracking(home: Home, address: str, say: Callable[[str], None]) -> No
     home. May be repeated, wherever it was cut off.
     """
     address = server_address(address, "--tracking-to")
-    shown, kept = without_password(address), home.tracking_storage()
-    if kept is not None:
-        if kept != shown:
-            raise UserError(f"MLflow's records of {home.root} are in {kept} already")
+    shown = without_password(address)
+    if _is_moved(home, shown):
+        set_aside(home, home.mlflow_db, MOVED)
         return say(f"MLflow's records of {home.root} are in {shown}")
-    if not home.mlflow_db.exists() or first_start.is_pending(home):
-        raise UserError(f"{home.root} has no records of MLflow yet: launch a study there first")
-    moved = home.root / MOVED
-    if moved.exists():
-        raise UserError(f"{moved} is in the way: move it elsewhere, or remove it")
-    with ExitStack() as rights:
-        for folder in sorted(home.trials.glob("*/")):
-            rights.enter_context(Lease(folder, folder.name))
-        rights.enter_context(kept_down(home))
-        with (
-            _trouble_explained(shown),
-            _engine(f"sqlite:///{home.mlflow_db}", timeout=BUSY_TIMEOUT_SECONDS) as source,
-            _engine(address, **connection_arguments(address, "")) as target,
-        ):
-            _require_current(home, source)
-            _make_tables(target, shown)
-            with source.connect() as here, target.begin() as there:
-                with no_room_explained(home.mlflow_db):
-                    here.exec_driver_sql("BEGIN IMMEDIATE")  # nobody writes until it is moved
-                rows = _copy(here, there, shown)
-                there.commit()
-                home.keep_tracking_storage(address)  # from here on the records are there
-        home.mlflow_db.rename(moved)
+    with _all_at_rest(home):
+        if _is_moved(home, shown):
+            raise UserError(
+                f"MLflow's records of {home.root} were moved meanwhile: repeat the command"
+            )
+        rows = _move(home, address, shown)
+    set_aside(home, home.mlflow_db, MOVED)
     for table, number in rows.items():
         say(f"MLflow's {table}: {count(number, 'row')} copied and compared")
     say(
         f"MLflow's records of {home.root} are in {shown}, and its server uses them: "
         f"'adarelu-sweep server start'; {MOVED} is what was here"
     )
+
+
+def _is_moved(home: Home, shown: str) -> bool:
+    """Return whether the records are there; raise UserError where they cannot be moved there."""
+    kept, moved = home.tracking_storage(), home.root / MOVED
+    if kept is not None:
+        if kept != shown:
+            raise UserError(f"MLflow's records of {home.root} are in {kept} already")
+        return True
+    if not home.mlflow_db.exists() or first_start.is_pending(home):
+        raise UserError(f"{home.root} has no records of MLflow yet: launch a study there first")
+    if moved.exists():
+        raise UserError(f"{moved} is in the way: move it elsewhere, or remove it")
+    return False
+
+
+@contextmanager
+def _all_at_rest(home: Home) -> Iterator[None]:
+    """Have no study of the home run, begin or go, and no server; raise UserError where one does."""
+    folders = _study_folders(home)
+    with ExitStack() as rights:
+        for folder in folders:
+            rights.enter_context(Lease(folder, folder.name))
+        rights.enter_context(kept_down(home))
+        rights.enter_context(FileLock(home.switch_lock))  # from here on no study begins
+        if _study_folders(home) != folders:
+            raise UserError("a study was launched meanwhile: repeat the command")
+        yield
+
+
+def _study_folders(home: Home) -> list[Path]:
+    return sorted(home.trials.glob("*/"))
+
+
+def _move(home: Home, address: str, shown: str) -> dict[str, int]:
+    """Copy all records, compare them and have the home use them; return each table's rows."""
+    from adarelu_sweep.supervising.silence import connector  # psycopg, only where it is used
+
+    connect = connector(address, connection_arguments(address, ""))
+    waiting = {"timeout": BUSY_TIMEOUT_SECONDS}
+    with (
+        _trouble_explained(shown),
+        _engine(f"sqlite:///{home.mlflow_db}", connect_args=waiting) as source,
+        _engine(address, creator=connect) as target,
+    ):
+        _require_current(home, source)
+        _make_tables(target, shown)
+        with source.connect() as here, target.begin() as there:
+            with no_room_explained(home.mlflow_db):
+                here.exec_driver_sql("BEGIN IMMEDIATE")  # nobody writes until it is moved
+            rows = _copy(here, there, shown)
+            there.commit()
+            home.keep_tracking_storage(address)  # from here on the records are there
+    return rows
 
 
 def _require_current(home: Home, engine: Engine) -> None:
@@ -137,7 +177,7 @@ def _is_filled(there: Connection, table: Table) -> bool:
 
 @contextmanager
 def _engine(address: str, **how: Any) -> Iterator[Engine]:
-    engine = create_engine(address, connect_args=how)
+    engine = create_engine(address, **how)
     try:
         yield engine
     finally:

@@ -22,7 +22,13 @@ from adarelu_sweep.storing.places import credentials_for, place_at, require_usab
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.belonging import require_own, whereabouts
+from adarelu_sweep.supervising.belonging import (
+    LAUNCHED,
+    has_runs_elsewhere,
+    keep_launch,
+    require_own,
+    whereabouts,
+)
 from adarelu_sweep.supervising.claims import Claims
 from adarelu_sweep.supervising.gpus import choose_gpus
 from adarelu_sweep.supervising.lease import Lease
@@ -156,6 +162,7 @@ def launch(
             with FileLock(home.switch_lock):
                 home.require_unmoved()
                 home.keep_storage()
+                keep_launch(record, home)
                 study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
             where = Surroundings(home, place, data_folder, tracking_uri, record.pack)
@@ -195,6 +202,7 @@ def resume(
         retries = retry_failed and agenda.has_failed()
         if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
+        _warn_of_runs_elsewhere(record, home, screen.console)
         _require_place(record.study)
         place = machine.place(record.study, record, screen.console, claims)
         tracking_uri = given_address(record)
@@ -234,6 +242,16 @@ def _warn_of_home(home: Home, console: Console) -> None:
         console.print(f"Warning: {warning}", **_PLAIN)
 
 
+def _warn_of_runs_elsewhere(record: StudyRecord, home: Home, console: Console) -> None:
+    """Say that what is delivered from now on goes to another MLflow server than what was."""
+    if has_runs_elsewhere(record, home):
+        console.print(
+            f"Warning: study {record.study.name!r} was launched in the home {record.home}, whose "
+            "MLflow server has its runs so far; from now on they go to that of this home",
+            **_PLAIN,
+        )
+
+
 def _warn_of_silence(tracking_uri: str | None, console: Console) -> None:
     """Say that the tracking server does not answer; a study that was begun goes on without it."""
     if tracking_uri is not None and (problem := problem_with(tracking_uri)):
@@ -243,7 +261,8 @@ def _warn_of_silence(tracking_uri: str | None, console: Console) -> None:
 
 def _refuse_leftovers(folder: Path) -> None:
     """Raise UserError where checkpoints lie that are not this study's: they would be taken up."""
-    if any(not path.name.startswith("lease.") for path in folder.iterdir()):
+    ours = ("lease.", LAUNCHED)
+    if any(not path.name.startswith(ours) for path in folder.iterdir()):
         raise UserError(
             f"{folder} holds trials of a study that the Optuna database does not know: "
             "move them away, or launch under another --name"
@@ -252,12 +271,12 @@ def _refuse_leftovers(folder: Path) -> None:
 
 def _settled(agenda: Agenda, folder: Path) -> Ending | None:
     """Return how a study ended if nothing is left to train or to deliver."""
-    if not Delivered.is_settled(folder, "FINISHED"):
+    if not Delivered.is_settled(folder, agenda.uid, "FINISHED"):
         return None
     if agenda.left():
         return None
     for job in agenda.jobs():
         status: RunStatus = "FAILED" if job.trial.state is TrialState.FAIL else "FINISHED"
-        if not Delivered.is_settled(job.folder, status):
+        if not Delivered.is_settled(job.folder, agenda.uid, status):
             return None
     return Ending("failed" if agenda.has_failed() else "complete")

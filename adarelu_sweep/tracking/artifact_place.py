@@ -29,7 +29,8 @@ def is_chosen(home: Home, address: str | None) -> bool:
 def choose(home: Home, address: str) -> None:
     """Have artifacts at an address from now on; raise UserError where that cannot be."""
     place = _parsed(address)
-    require_client(place)
+    if problem := _problem_of_client(place):
+        raise UserError(problem)
     if place == home.artifacts:
         return
     try:
@@ -59,6 +60,8 @@ def problem_with(home: Home) -> str | None:
     place = home.artifacts
     if place == home.own_artifacts:
         return None
+    if problem := _problem_of_client(place):
+        return problem
     try:
         mark = _mark(place)
     except OSError as error:
@@ -71,12 +74,6 @@ def problem_with(home: Home) -> str | None:
     return None
 
 
-def require_client(place: Place) -> None:
-    """Raise UserError where MLflow's server could not speak to the place."""
-    if isinstance(place, ObjectPath) and find_spec("boto3") is None:
-        raise UserError(f"{place} needs boto3: pip install 'adarelu-sweep[s3]'")
-
-
 def server_environment(place: Place) -> dict[str, str]:
     """Return what MLflow's server is told of the place, beside what AWS's variables say."""
     if not isinstance(place, ObjectPath):
@@ -85,6 +82,21 @@ def server_environment(place: Place) -> dict[str, str]:
     # A store that hangs costs it 60 s for each attempt, and the delivery repeats by itself.
     patience = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "2"}
     return given | {k: v for k, v in patience.items() if k not in os.environ}
+
+
+def _problem_of_client(place: Place) -> str | None:
+    """Return why MLflow's server could not speak to a place, or would to another, or None."""
+    if not isinstance(place, ObjectPath):
+        return None
+    if find_spec("boto3") is None:
+        return f"{place} needs boto3: pip install 'adarelu-sweep[s3]'"
+    own = os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    if own and own != (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")):
+        return (
+            "MLFLOW_S3_ENDPOINT_URL is read by MLflow alone, and differs from AWS_ENDPOINT_URL: "
+            f"say in the latter alone where the store of {place} is"
+        )
+    return None
 
 
 def _parsed(address: str) -> Place:

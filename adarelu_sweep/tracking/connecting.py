@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.address import require_answer, take_credentials, with_password
 from adarelu_sweep.tracking.authentication import require_credentials
 from adarelu_sweep.tracking.client import prepare_client
-from adarelu_sweep.tracking.server import ensure_server, find_server
+from adarelu_sweep.tracking.server import ensure_server
 
 if TYPE_CHECKING:
     from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
@@ -32,8 +31,6 @@ def connect(home: Home, record: StudyRecord, tracking_uri: str | None) -> "Mlflo
     """
     uri, is_up = tracking_uri, None
     if uri is None:
-        if find_server(home) is None:
-            artifact_place.require_ours(home)
         server = ensure_server(home)
         uri, is_up = server.url, server.is_alive
         if server.asks:

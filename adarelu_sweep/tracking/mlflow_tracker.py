@@ -60,7 +60,7 @@ class MlflowTracker:
         self._study_folder = study_folder
         self._experiment = Experiment(uri, record)
         self._client = self._experiment.client
-        delivered = Delivered.read(study_folder)
+        delivered = Delivered.read(study_folder, record.uid)
         run = self._experiment.ensure_run(
             f"tags.`{STUDY_TAG}` = '{record.uid}' AND tags.`{KIND_TAG}` = 'study'",
             record.study.name,
@@ -87,7 +87,8 @@ class MlflowTracker:
 
     def settle(self) -> None:
         """Undo what came late; only once nothing is being delivered any more."""
-        settle(self._experiment, self._study_folder, self.parent_run)
+        delivered = Delivered.below(self._study_folder, self._record.uid)
+        settle(self._experiment, delivered, self.parent_run)
 
     def end_study(self, status: RunStatus) -> None:
         """Say how the study ended."""
@@ -104,13 +105,13 @@ class MlflowTracker:
         """Register the best trial's model, unless it is; return, in one line, why it is not."""
         if report.best is None:
             return report.remark
+        trouble = register_best(self._client, self._uri, self._record, report.best)
         name = self._record.study.name
-        trouble = register_best(self._client, self._uri, name, report.best)
         return f"{trouble}; 'adarelu-sweep report {name}' tries again" if trouble else None
 
     def deliver(self, snapshot: TrialSnapshot) -> None:
         """Bring a trial's run up to date with its folder and state."""
-        known = Delivered.read(snapshot.folder)
+        known = Delivered.read(snapshot.folder, self._record.uid)
         try:
             self._bring_up_to_date(snapshot, known or self._find_or_make(snapshot))
         except MlflowException as error:
@@ -123,12 +124,14 @@ class MlflowTracker:
         if snapshot.status == "RUNNING" and delivered.status != "RUNNING":
             self._experiment.set_status(delivered.run_id, "RUNNING")
             delivered.status = "RUNNING"
-            delivered.artifacts = False  # there will be others than those of a failure
             self._keep(delivered, snapshot.folder)
         self._log_news(snapshot, delivered)
         self._keep(delivered, snapshot.folder)
-        if snapshot.status in {"FINISHED", "FAILED"} and not delivered.artifacts:
-            self._log_artifacts(snapshot, delivered.run_id)
+        if snapshot.status in {"FINISHED", "FAILED"}:
+            # Those that arrived with another status are those of a failure, before a retry that
+            # another home may have made.
+            if not delivered.artifacts or snapshot.status != delivered.status:
+                self._log_artifacts(snapshot, delivered.run_id)
             delivered.artifacts = True
         if snapshot.status != "RUNNING" and snapshot.status != delivered.status:
             self._experiment.set_status(delivered.run_id, snapshot.status)
@@ -182,11 +185,16 @@ class MlflowTracker:
             },
         )
         # What an earlier delivery sent is not known: all is sent again, which is harmless.
-        return Delivered(run_id=run.info.run_id, status=run.info.status)
+        return Delivered(study=self._record.uid, run_id=run.info.run_id, status=run.info.status)
 
     def _set_study_status(self, status: RunStatus) -> None:
         self._experiment.set_status(self.parent_run, status)
-        delivered = Delivered(run_id=self.parent_run, experiment=self._experiment.id, status=status)
+        delivered = Delivered(
+            study=self._record.uid,
+            run_id=self.parent_run,
+            experiment=self._experiment.id,
+            status=status,
+        )
         self._keep(delivered, self._study_folder)
 
     def _keep(self, delivered: Delivered, folder: Path) -> None:

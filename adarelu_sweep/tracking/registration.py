@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.processes import own_command
+from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.client import upload_timeout
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.registering import ALIAS, Order
@@ -18,13 +19,16 @@ from adarelu_sweep.tracking.study_report import BestTrial
 _TIMEOUT = 180.0  # seconds; it takes about 20, most of them for importing torch and mlflow
 
 
-def register_best(client: MlflowClient, uri: str, name: str, best: BestTrial) -> str | None:
-    """Register the trial's model under ``name`` with the alias "best", unless it is there already.
+def register_best(
+    client: MlflowClient, uri: str, record: StudyRecord, best: BestTrial
+) -> str | None:
+    """Register a model under its study's name with the alias "best", unless it is there already.
 
     Returns why that failed, in one line, or None. The process is told the tracking address, which
     may hold a password, and the credentials by its environment.
     """
-    delivered = Delivered.read(best.folder)
+    name = record.study.name
+    delivered = Delivered.read(best.folder, record.uid)
     if delivered is None:
         return f"the best model is not registered: no run is known for trial {best.key}"
     if _registered_run(client, name) == delivered.run_id:

@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from adarelu_sweep.home import Home
 from adarelu_sweep.storing.places import Place, remove_all
 from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.experiment import STUDY_TAG
 
 _PER_CALL = 1000
@@ -69,7 +70,11 @@ class StudyRecords:
                 self._client.delete_experiment(experiment.experiment_id)
 
     def remove(self, home: Home) -> None:
-        """Remove all of it, artifacts included, from the database of the home's own server."""
+        """Remove all of it, artifacts included, from the database of the home's own server.
+
+        Raises UserError, and removes nothing, where the place of the artifacts is not there.
+        """
+        artifact_place.require_ours(home)
         self._unregister()
         # What MLflow's own gc calls. That would take what others have deleted with it.
         store: Any = SqlAlchemyStore(self._uri, "mlflow-artifacts:/")  # type: ignore[no-untyped-call]

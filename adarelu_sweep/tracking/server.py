@@ -142,6 +142,9 @@ def ensure_server(
         allowed_hosts: Names under which browsers reach it, beside those of this machine.
         artifacts: The folder, or the address in an object store, in which the home's artifacts are
             kept from now on; None leaves it as it is. Raises UserError where that cannot be.
+
+    Raises UserError, too, where the place of the artifacts is not there: a folder that is not
+    mounted would be served empty.
     """
     home.create()
     asks = authentication.is_on(home) if auth is None else auth
@@ -150,6 +153,8 @@ def ensure_server(
             f"--host {host} lets others reach the server: add --auth, with an administrator's user "
             f"and password in {authentication.USER} and {authentication.PASSWORD}"
         )
+    if artifact_place.is_chosen(home, artifacts) and find_server(home) is None:
+        artifact_place.require_ours(home)  # outside the lock, because a store may take a minute
     # Between the choice of a free port and its use, another server may have taken it.
     for attempt in range(_START_ATTEMPTS if port is None else 1):
         with _lock(home):
@@ -249,7 +254,6 @@ def _end(server: Server, at_once: bool) -> bool:
 
 def _start(home: Home, port: int, host: str, asks: bool, allowed_hosts: Sequence[str]) -> Server:
     database = database_of(home)
-    artifact_place.require_client(home.artifacts)
     home.server_log.parent.mkdir(parents=True, exist_ok=True)
     first_start.prepare(home)
     remove_half_uploads(home.artifacts)

@@ -4,8 +4,6 @@ Each was sent again meanwhile: there may be a second run of a trial, or a run ma
 to a state that it had left.
 """
 
-from pathlib import Path
-
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.experiment import Experiment
 
@@ -13,15 +11,14 @@ TRIAL_TAG = "adarelu_sweep.trial"
 """A run's trial, unique in a tracking server."""
 
 
-def settle(experiment: Experiment, study_folder: Path, parent_run: str) -> None:
+def settle(experiment: Experiment, delivered: dict[str, Delivered], parent_run: str) -> None:
     """Leave one run for the study and one for every trial, each in the state that was delivered.
 
-    What has not arrived yet stays as it is.
+    What has not arrived yet stays as it is. ``delivered`` is what is known of each trial's run.
     """
     for run in experiment.runs("study"):
         if run.info.run_id != parent_run:
             experiment.client.delete_run(run.info.run_id)
-    delivered = Delivered.below(study_folder)
     trials = experiment.runs("trial")
     known = {run.data.tags[TRIAL_TAG] for run in trials if run.info.run_id in delivered}
     for run in trials:
