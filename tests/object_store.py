@@ -142,6 +142,12 @@ class ObjectStore:
             key: self._past.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys
         }
 
+    def abolish(self) -> None:
+        """Remove the bucket with all that is in it, as somebody else may."""
+        for key in self.contents():
+            self._past.delete_object(Bucket=self.bucket, Key=key)
+        self._past.delete_bucket(Bucket=self.bucket)
+
     def half_uploads(self) -> list[str]:
         """Return the keys of uploads in parts that were begun and neither completed nor aborted."""
         found = self._past.list_multipart_uploads(Bucket=self.bucket)
