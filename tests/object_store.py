@@ -31,7 +31,12 @@ SECRET = "s3-secret/of+the-tests"
 """Of an account that exists nowhere; no log, run or message may have it."""
 
 _XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>out of order</Message></Error>"
-_SAID: dict[Fate, bytes] = {"error": _XML % b"InternalError", "busy": _XML % b"SlowDown"}
+_SAID: dict[Fate, bytes] = {
+    "error": _XML % b"InternalError",
+    "busy": _XML % b"SlowDown",
+    "refuse": _XML % b"AccessDenied",
+    "missing": _XML % b"NoSuchKey",
+}
 
 
 @dataclass
@@ -39,12 +44,13 @@ class Fault:
     """What becomes of some requests.
 
     Args:
-        fate: What: ``error`` (500), ``busy`` (503 SlowDown), ``hang``, ``cut request``,
-            ``cut answer``, ``slow``.
+        fate: What: ``error`` (500), ``busy`` (503 SlowDown), ``refuse`` (403), ``missing`` (404),
+            ``hang``, ``cut request``, ``cut answer``, ``slow``.
         share: Of how many of them, at random.
         next: Of how many at most, from now on; None for no end.
         methods: Of requests with these methods; none for all.
         keys: Of requests for keys in which this pattern is found.
+        absent: Of requests for keys that are not there.
     """
 
     fate: Fate
@@ -52,6 +58,7 @@ class Fault:
     next: int | None = None
     methods: Sequence[str] = ()
     keys: str = ""
+    absent: bool = False
 
     def strikes(self, method: str, key: str, draw: Random) -> bool:
         """Return whether it befalls a request, which then is one of the next."""
@@ -135,6 +142,12 @@ class ObjectStore:
             key: self._past.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys
         }
 
+    def abolish(self) -> None:
+        """Remove the bucket with all that is in it, as somebody else may."""
+        for key in self.contents():
+            self._past.delete_object(Bucket=self.bucket, Key=key)
+        self._past.delete_bucket(Bucket=self.bucket)
+
     def half_uploads(self) -> list[str]:
         """Return the keys of uploads in parts that were begun and neither completed nor aborted."""
         found = self._past.list_multipart_uploads(Bucket=self.bucket)
@@ -144,7 +157,12 @@ class ObjectStore:
         method, _, path = asked.partition(" ")
         key = unquote(path).removeprefix(f"/{self.bucket}").lstrip("/")
         with self._lock:
-            struck = (one.fate for one in self.faults if one.strikes(method, key, self._draw))
+            struck = (
+                one.fate
+                for one in self.faults
+                if not (one.absent and key in self.contents())
+                and one.strikes(method, key, self._draw)
+            )
             fate = next(struck, "pass")
             self.happened[method, fate] += 1
         return fate

@@ -16,6 +16,8 @@ Fate = Literal[
     "pass",
     "error",  # it says 500
     "busy",  # it says 503
+    "refuse",  # it says 403
+    "missing",  # it says 404
     "hang",  # it accepts, and says nothing
     "late",  # it lets the request through once the client has given up
     "cut request",  # half of it is read and passed on, and both connections are reset
@@ -27,6 +29,8 @@ FATES: list[Fate] = ["pass", "error", "hang", "late", "cut request", "cut answer
 _ERRORS: dict[Fate, bytes] = {
     "error": b"500 Internal Server Error",
     "busy": b"503 Service Unavailable",
+    "refuse": b"403 Forbidden",
+    "missing": b"404 Not Found",
 }
 
 

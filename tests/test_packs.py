@@ -18,9 +18,10 @@ from adarelu_sweep.datasets.shape import Shape
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.launching.messages import Finished, Interrupted, Task
+from adarelu_sweep.launching.messages import Finished, Interrupted, Note, Task
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.agenda import Agenda
+from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import LiveDisplay
 from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.packing import AUTO, LARGEST, Packing, best_size, pack_size
@@ -303,6 +304,27 @@ def test_a_worker_with_a_pack_that_is_asked_to_go(stage: Callable[[StudyRecord],
     assert sweep.run(pack=3).state == "complete"
     (told,) = lines(sweep, "asked to go")
     assert "and 2 more: their worker was asked to go; they go on in another" in told
+    assert {job.trial.losses for job in sweep.agenda.jobs()} == {0}
+
+
+def test_a_supervisor_whose_study_is_taken_ends_and_records_nothing_more(
+    stage: Callable[[StudyRecord], Stage],
+) -> None:
+    def superseded(worker: ScriptedWorker, task: Task) -> None:
+        begin(worker, task)
+        worker.say(Note(trial=task.trials[0].number, text="another supervisor"))
+        for order in task.trials:
+            worker.say(Interrupted(trial=order.number, leaving=True, superseded=True))
+        worker.end("exited with 0", in_order=True)
+
+    sweep = stage(plan(arms=1, seeds=3))
+    sweep.parts = {"GPU-a": [superseded, finishing()]}
+    with pytest.raises(TakenError, match="another supervisor has taken study 'mine'"):
+        sweep.run(pack=3)
+    assert len(lines(sweep, "another supervisor")) == 1
+    assert len(sweep.tasks) == 1  # nobody tries again
+    states = Counter(job.trial.state for job in sweep.agenda.jobs())
+    assert states == {TrialState.RUNNING: 3}  # as the other one has found and taken them
     assert {job.trial.losses for job in sweep.agenda.jobs()} == {0}
 
 

@@ -1,6 +1,7 @@
 """Whole sweeps whose checkpoints lie elsewhere than in the home: in a store, or in a folder."""
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from adarelu_sweep.storing.marks import MARK, put_mark
 from tests.chaos.books import Books, differences
 from tests.object_store import SECRET, Fault, ObjectStore
 from tests.postgres import PostgresServer
@@ -112,9 +114,8 @@ def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     stored = object_store.contents()
     uid = books._ledger.record.uid[:12]
     names = ("checkpoint.safetensors", "confusion_matrix.csv", "model.safetensors")
-    assert sorted(stored) == [
-        f"some/where/small-{uid}/{number:05d}/{name}" for number in range(4) for name in names
-    ]
+    files = [f"{number:05d}/{name}" for number in range(4) for name in names]
+    assert sorted(stored) == [f"some/where/small-{uid}/{name}" for name in [*files, MARK]]
     kept = [path.name for trial in books.trials for path in trial.folder.iterdir()]
     assert set(kept) == {"delivered.json"}
     for path in command.home.rglob("*"):
@@ -123,6 +124,11 @@ def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     assert checked(command) == ["ok"]
     with object_store.away():
         assert checked(command) == ["failed"]
+        refused = command.run("delete", "small", "--yes")
+        assert refused.returncode == 2
+        assert "study 'small' is not deleted; where that is gone for good" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    with object_store.failing(Fault("error", methods=("DELETE",))):
         refused = command.run("delete", "small", "--yes")
         assert refused.returncode == 2
         assert "what lies there is not removed; delete again" in refused.stderr
@@ -235,3 +241,68 @@ def test_another_home_goes_on_with_a_study_in_a_folder_that_both_reach(
     assert f"execution.checkpoints: that of study 'small' is {shared}" in changed.stderr
     two.succeed("delete", "small", "--yes")
     assert list(shared.iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_folder_that_is_not_mounted_is_waited_for_or_refused_and_never_made(
+    study_file: Path, undisturbed: Books, tmp_path: Path
+) -> None:
+    command, mount, away = Command(tmp_path / "home"), tmp_path / "mount", tmp_path / "away"
+    missing = f"{MARK} is missing there: mount the folder that it is in"
+    sweep = Sweep(command.start(*arguments(study_file, mount)))
+    try:
+        sweep.until(r"epoch 2/", times=2)
+        mount.rename(away)
+        sweep.until(rf"its checkpoint is not written \(.*{missing}\): training goes on")
+        workers_of(sweep.process)[0].kill()
+        sweep.until(rf"it waits for what may be stored of it \(.*{missing}\)")
+        sweep.process.kill()
+        sweep.process.wait()
+        for used in (["resume", "small"], ["report", "small"], ["delete", "small", "--yes"]):
+            refused = command.run(*used)
+            assert refused.returncode == 2, used
+            assert missing in refused.stderr
+            assert len(refused.stderr.splitlines()) == 1
+        assert checked(command) == ["failed"]
+        assert not mount.exists()
+        away.rename(mount)
+        assert checked(command) == ["ok"]
+        sweep = Sweep(command.start("resume", "small"))
+        sweep.until(r"resumed after epoch")
+        mount.rename(away)
+        sweep.until(missing)
+        away.rename(mount)
+        assert sweep.ends() == 0, sweep.said
+        assert differences(Books(command.home, "small"), undisturbed) == []
+        command.succeed("delete", "small", "--yes")
+        assert list(mount.iterdir()) == []
+    finally:
+        command.close()
+
+
+@pytest.mark.long
+def test_who_is_superseded_ends_in_one_line_and_the_study_goes_on_elsewhere(
+    study_file: Path, undisturbed: Books, tmp_path: Path
+) -> None:
+    """Another supervisor takes the place of one that has lost its right to the study's book."""
+    command, shared = Command(tmp_path / "home"), tmp_path / "shared"
+    sweep = Sweep(command.start(*arguments(study_file, shared)))
+    try:
+        sweep.until(r"epoch 2/", times=2)
+        (mark,) = shared.rglob(MARK)
+        put_mark(mark.parent, json.loads(mark.read_text())["study"])
+        assert sweep.ends() == 2, sweep.said
+        assert "Traceback" not in sweep.said
+        assert "nothing more of it is written here" in sweep.said
+        assert re.findall("^Error: .*", sweep.said, re.MULTILINE) == [
+            "Error: another supervisor has taken study 'small': 'adarelu-sweep status small' says "
+            "where it runs"
+        ]
+        logs = (command.home / "logs" / "small").glob("worker-*.log")
+        assert any("nothing more of it is written here" in log.read_text() for log in logs)
+        command.succeed("resume", "small")
+        books = Books(command.home, "small")
+        assert differences(books, undisturbed) == []
+        assert not any(trial.optuna.user_attrs.get("losses") for trial in books.trials)
+    finally:
+        command.close()

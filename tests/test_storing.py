@@ -14,6 +14,7 @@ from adarelu_sweep.storing.places import (
     credentials_for,
     discard,
     discard_aside,
+    make_below,
     move,
     on_disk,
     place_at,
@@ -111,6 +112,55 @@ def test_all_below_a_place_is_removed_and_nothing_beside_it(place: Place) -> Non
         assert not (place / "one").exists()
         assert not (place / "deeper" / "two").exists()
     assert (beside / "three").exists()
+
+
+def test_one_file_can_be_left(place: Place) -> None:
+    for file in (place / "kept", place / "one", place / "deeper" / "kept"):
+        if isinstance(file, Path):
+            file.parent.mkdir(exist_ok=True)
+        write_whole(file, b"content")
+    for _ in range(2):
+        remove_all(place, but="kept")
+        assert (place / "kept").exists()
+        assert not (place / "one").exists()
+        assert not (place / "deeper" / "kept").exists()
+
+
+def test_what_is_gone_already_counts_as_removed(reached: ObjectStore) -> None:
+    """Somebody else was quicker; not every store is silent of it, as S3 itself is."""
+    place = place_at(reached.address) / "trial"
+    write_whole(place / "file", b"content")
+    with reached.failing(Fault("missing", methods=("DELETE",))):
+        discard(place / "file")
+        remove_all(place)
+    assert reached.happened["DELETE", "missing"] == 2
+    with pytest.raises(StorageError, match="no such bucket"):
+        remove_all(place_at("s3://no-such-bucket/some/where"))
+
+
+def test_a_folder_is_not_made_for_the_place_that_it_is_in(tmp_path: Path) -> None:
+    """Whose file system may not be mounted."""
+    place = tmp_path / "place"
+    with pytest.raises(FileNotFoundError):
+        make_below(place, place / "search-0" / "00001")
+    with pytest.raises(UserError, match="No such file or directory"):
+        require_usable(place)
+    assert not place.exists()
+    require_usable(place, new=True)
+    for _ in range(2):
+        make_below(place, place / "search-0" / "00001")
+    assert (place / "search-0" / "00001").is_dir()
+
+
+def test_an_account_that_is_not_told_what_is_missing_is_refused(reached: ObjectStore) -> None:
+    """Its trials would wait for ever for what may be there."""
+    without_the_right = Fault("refuse", methods=("GET", "HEAD"), absent=True)
+    with (
+        reached.failing(without_the_right),
+        pytest.raises(UserError, match=r"may not list the bucket \(s3:ListBucket\)") as raised,
+    ):
+        require_usable(place_at(reached.address))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_usable_place_is_left_as_it_was(place: Place, reached: ObjectStore) -> None:

@@ -13,11 +13,13 @@ from adarelu_sweep.launching.messages import (
     Finished,
     FromWorker,
     Interrupted,
+    Note,
     Started,
     Task,
     TrialOrder,
 )
 from adarelu_sweep.launching.tasks import TaskRunner, failure
+from adarelu_sweep.storing.marks import MARK, put_mark
 from adarelu_sweep.training.history import CHECKPOINT, CONFUSION_MATRIX, MODEL, History
 from tests.trials import EPOCHS, measured, trial_settings
 
@@ -48,7 +50,10 @@ class Hungry(Raising):
 
 
 class Supervisor:
-    """Hears what a task has to say, and asks to stop once ``until`` says so of a message."""
+    """Hears what a task has to say, and asks to stop once ``until`` says so of a message.
+
+    It prunes nothing.
+    """
 
     def __init__(self, until: Callable[[FromWorker], bool] = lambda _: False) -> None:
         self.stop = Event()
@@ -62,7 +67,10 @@ class Supervisor:
             self.stop.set()
 
     def prune(self) -> bool:
-        raise AssertionError("no pack awaits a decision")
+        return False
+
+    def leave(self) -> None:
+        self.leaving = True
 
     def of(self, kind: type[Finished | Interrupted]) -> list[int]:
         """The trials of the messages of a kind."""
@@ -169,3 +177,113 @@ def test_an_exception_is_of_one_trial_and_want_of_memory_of_all(
     assert "in trouble" in failed.traceback
     assert failed.error.startswith("ArithmeticError: this" if culprits == 1 else "RuntimeError")
     assert (tmp_path / str(failed.trials[0]) / CHECKPOINT).exists()
+
+
+# In a place of the study's own
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What lies in a place besides its mark."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MARK
+    }
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "place"
+    place.mkdir()
+    return place
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_who_is_superseded_writes_nothing_more_and_leaves(place: Path) -> None:
+    (order,) = pack(place, 1).trials
+    stepwise = order.model_copy(update={"awaits_decision": True})  # nothing is being written then
+    task = pack(place, 1).model_copy(update={"trials": [stepwise], "fence": put_mark(place, "uid")})
+    left: dict[str, bytes] = {}
+
+    def taken_after_an_epoch(message: FromWorker) -> bool:
+        if isinstance(message, EpochDone):
+            put_mark(place, "uid")
+            left.update(files_of(place))
+        return False
+
+    supervisor = Supervisor(taken_after_an_epoch)
+    TaskRunner(CPU).run(task, supervisor)
+    assert [type(m) for m in supervisor.heard] == [Started, EpochDone, Note, Interrupted]
+    note, last = supervisor.heard[-2:]
+    assert isinstance(note, Note)
+    assert note.text == (
+        "another supervisor has taken the study: nothing more of it is written here"
+    )
+    assert last == Interrupted(trial=1, leaving=True, superseded=True)
+    assert supervisor.leaving
+    assert left
+    assert files_of(place) == left
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_pack_that_is_superseded_leaves_as_a_whole(place: Path) -> None:
+    task = pack(place, 1, 2).model_copy(update={"fence": put_mark(place, "uid")})
+
+    def taken_at_the_start(message: FromWorker) -> bool:
+        if isinstance(message, Started):
+            put_mark(place, "uid")
+        return False
+
+    supervisor = Supervisor(taken_at_the_start)
+    TaskRunner(CPU).run(task, supervisor)
+    assert [message.trial for message in supervisor.heard if isinstance(message, Note)] == [1]
+    assert supervisor.of(Interrupted) == [1, 2]
+    assert files_of(place) == {}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_folder_that_is_away_is_waited_for_and_not_made(
+    alone: Path, place: Path, tmp_path: Path
+) -> None:
+    task = pack(place, 1).model_copy(update={"fence": put_mark(place, "uid")})
+    away = tmp_path / "away"
+
+    def back_once_it_is_missed(message: FromWorker) -> bool:
+        if isinstance(message, Note):
+            assert not place.exists()
+            away.rename(place)
+        return False
+
+    place.rename(away)
+    beginning = Supervisor(back_once_it_is_missed)
+    TaskRunner(CPU).run(task, beginning)
+    assert isinstance(waited := beginning.heard[0], Note)
+    assert waited.text == (
+        f"it waits for what may be stored of it ({place}: {MARK} is missing there: mount the "
+        "folder that it is in)"
+    )
+    assert beginning.of(Finished) == [1]
+    assert kept(place, 1) == kept(alone, 1)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_checkpoints_wait_for_a_folder_that_goes_while_it_trains(
+    alone: Path, place: Path, tmp_path: Path
+) -> None:
+    task = pack(place, 1).model_copy(update={"fence": put_mark(place, "uid")})
+    away = tmp_path / "away"
+
+    def gone_for_a_while(message: FromWorker) -> bool:
+        if isinstance(message, Started):
+            place.rename(away)
+        if isinstance(message, Note):
+            assert message.text.startswith(f"its checkpoint is not written ({place}: {MARK}")
+            assert not place.exists()
+            away.rename(place)
+        return False
+
+    supervisor = Supervisor(gone_for_a_while)
+    TaskRunner(CPU).run(task, supervisor)
+    kinds = [type(message) for message in supervisor.heard]
+    assert kinds == [Started, Note, *[EpochDone] * EPOCHS, Finished]
+    assert kept(place, 1) == kept(alone, 1)

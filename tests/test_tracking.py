@@ -32,6 +32,8 @@ from safetensors.numpy import save_file
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.marks import put_mark
+from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
@@ -839,6 +841,40 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     assert not delivery.finish("FINISHED", None, patience=0.5)
     assert len(troubles) == 1
     assert not Delivered.is_settled(trial.folder, record.uid, "FINISHED")
+
+
+def test_a_run_is_not_finished_without_all_its_epochs(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    finished = replace(trial.snapshot("FINISHED"), epochs=5)
+    trial.train(3)
+    with pytest.raises(StorageError, match="its history has 3 of 5 epochs"):
+        tracker.deliver(finished)
+    assert not Delivered.is_settled(trial.folder, "FINISHED")
+    trial.train(2, "complete")
+    tracker.deliver(finished)
+    assert Delivered.is_settled(trial.folder, "FINISHED")
+
+
+def test_nothing_is_delivered_from_a_place_that_is_not_there(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    execution = record.study.execution.model_copy(update={"checkpoints": str(tmp_path)})
+    study = record.study.model_copy(update={"execution": execution})
+    record = record.model_copy(update={"study": study, "uid": "u" * 32})
+    assert isinstance(record.place, Path)
+    record.place.mkdir()
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(5, "complete")
+    with pytest.raises(StorageError, match="is missing there: mount the folder"):
+        tracker.deliver(trial.snapshot("FINISHED"))
+    assert not Delivered.is_settled(trial.folder, "FINISHED")
+    put_mark(record.place, record.uid)
+    tracker.deliver(trial.snapshot("FINISHED"))
+    assert Delivered.is_settled(trial.folder, "FINISHED")
 
 
 @pytest.mark.long

@@ -14,16 +14,26 @@ from adarelu_sweep.cli import options
 @options.storage_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--keep-runs", is_flag=True, help="Leave what MLflow holds of it alone.")
+@click.option(
+    "--keep-checkpoints",
+    is_flag=True,
+    help="Leave what lies in its own place (execution.checkpoints) alone, which may be gone.",
+)
 @click.pass_context
 def delete_command(
-    ctx: click.Context, name: str, home: Path | None, yes: bool, keep_runs: bool
+    ctx: click.Context,
+    name: str,
+    home: Path | None,
+    yes: bool,
+    keep_runs: bool,
+    keep_checkpoints: bool,
 ) -> None:
     """Delete the study NAME: trials, checkpoints, logs, report, and its runs in MLflow."""
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
     from adarelu_sweep.supervising.deleting import Deletion
 
-    deletion = Deletion(name, Home.locate(home), keep_runs)
+    deletion = Deletion(name, Home.locate(home), keep_runs, keep_checkpoints)
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"{deletion}: nobody is there to ask; give --yes to delete it")

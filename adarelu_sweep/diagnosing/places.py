@@ -10,7 +10,6 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import filesystem, home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.storing.objects import StorageError
-from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.supervising.disk import free_bytes
 from adarelu_sweep.tracking.artifact_place import problem_with
 from adarelu_sweep.wording import count, size
@@ -61,19 +60,21 @@ def artifacts_elsewhere(home: Home) -> Finding:
 
 def checkpoints_elsewhere(home: Home) -> Iterator[Finding]:
     """Say whether the places outside the home can be reached in which studies have checkpoints."""
-    plans = [record.study.execution.checkpoints for record in recorded_plans(home.database)]
-    for address in sorted({address for address in plans if address is not None}):
-        place = place_at(address)
-        if isinstance(place, Path):
-            yield _folder("storage", "checkpoints", place, "made when something is kept there")
+    for record in recorded_plans(home.database):
+        if record.place is None:
             continue
         try:
-            (place / "any").exists()
+            record.require_place()
         except (StorageError, UserError) as error:
-            remedy = "start or mend the store, and see which account the environment names"
+            remedy = "see that it is there, and which account and store the environment names"
             yield Finding("storage", "checkpoints", State.FAILED, str(error), remedy)
+            continue
+        if isinstance(record.place, Path) and not _writable(record.place):
+            said = f"{record.place} cannot be written"
+            remedy = "give this account the right to write there"
+            yield Finding("storage", "checkpoints", State.FAILED, said, remedy)
         else:
-            yield Finding("storage", "checkpoints", State.OK, f"{address}, can be read")
+            yield Finding("storage", "checkpoints", State.OK, f"{record.place}, can be read")
 
 
 def data_folder(folder: Path) -> Finding:

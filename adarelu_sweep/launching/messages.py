@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from adarelu_sweep.storing.marks import Fence
 from adarelu_sweep.training.history import EpochRecord, History, Keep
 from adarelu_sweep.training.settings import TrialSettings
 
@@ -42,6 +43,8 @@ class Task(Message):
     data_folder: str
     heartbeat: float = 10.0
     """Seconds, at most, from one sign of progress to the next while steps are done."""
+    fence: Fence | None = None
+    """What is asked before anything is written; None where results lie in the home."""
 
 
 class Stop(Message):
@@ -124,6 +127,8 @@ class Interrupted(Message):
     trial: int
     leaving: bool = False
     """The worker itself was asked to go, by a signal, and takes no further task."""
+    superseded: bool = False
+    """Another supervisor has taken the study: nothing more of it is written here."""
 
 
 class Failed(Message):

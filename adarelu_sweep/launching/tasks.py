@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.launching.guard import Guard
 from adarelu_sweep.launching.messages import (
     EpochDone,
     Failed,
@@ -31,6 +32,7 @@ from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.stopping import StopRequestedError
 
 _PAUSE = 1.0  # seconds between two attempts at what a store has of a trial
+_SUPERSEDED = "another supervisor has taken the study: nothing more of it is written here"
 
 
 class Supervision(Protocol):
@@ -46,6 +48,9 @@ class Supervision(Protocol):
 
     def prune(self) -> bool:
         """Wait for the decision about a trial; False when asked to stop."""
+
+    def leave(self) -> None:
+        """Have this worker go, rather than wait for another task."""
 
 
 class TrialError(Exception):
@@ -75,14 +80,20 @@ class TaskRunner:
         """
         self._prepare(task.trials[0])
         unfinished = [order.number for order in task.trials]
+        guard = Guard(task.fence)
         train = self._train_pack if len(task.trials) > 1 else self._train_alone
         try:
             if supervision.stop.is_set():
                 raise StopRequestedError
-            train(task, supervision, unfinished)
+            train(task, supervision, unfinished, guard)
         except StopRequestedError:
+            if guard.superseded:
+                print(_SUPERSEDED, flush=True)
+                supervision.send(Note(trial=unfinished[0], text=_SUPERSEDED))
+                supervision.leave()
+            how = {"leaving": supervision.leaving, "superseded": guard.superseded}
             for number in unfinished:
-                supervision.send(Interrupted(trial=number, leaving=supervision.leaving))
+                supervision.send(Interrupted(trial=number, **how))
 
     def _prepare(self, order: TrialOrder) -> None:
         """Set the process up as the trials of a task want it, all of them alike."""
@@ -91,10 +102,12 @@ class TaskRunner:
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = not deterministic
 
-    def _train_alone(self, task: Task, supervision: Supervision, unfinished: list[int]) -> None:
+    def _train_alone(
+        self, task: Task, supervision: Supervision, unfinished: list[int], guard: Guard
+    ) -> None:
         (order,) = task.trials
         number, send = order.number, supervision.send
-        trial = self._build(order, task, supervision)
+        trial = self._build(order, task, supervision, guard)
 
         def awaits_decision() -> bool:
             undecided = trial.history.outcome is None and bool(trial.history.epochs)
@@ -107,7 +120,7 @@ class TaskRunner:
 
         if awaits_decision() and supervision.prune():
             trial.prune()
-        stop_requested = _between_steps(supervision, task.heartbeat)
+        stop_requested = _between_steps(supervision, task.heartbeat, guard)
         for record in trial.train(stop_requested, say, one_by_one=order.awaits_decision):
             send(EpochDone(trial=number, record=record, awaits_decision=awaits_decision()))
             if awaits_decision() and supervision.prune():
@@ -116,14 +129,16 @@ class TaskRunner:
         self._free.append(trial.lane)
         send(Finished(trial=number, history=trial.history))
 
-    def _train_pack(self, task: Task, supervision: Supervision, unfinished: list[int]) -> None:
+    def _train_pack(
+        self, task: Task, supervision: Supervision, unfinished: list[int], guard: Guard
+    ) -> None:
         send = supervision.send
         numbers: dict[Trial, int] = {}
         for order in task.trials:
             if supervision.stop.is_set():
                 raise StopRequestedError
             try:
-                trial = self._build(order, task, supervision)
+                trial = self._build(order, task, supervision, guard)
             except StopRequestedError:
                 raise
             except Exception as error:
@@ -134,7 +149,7 @@ class TaskRunner:
         def say(trial: Trial, text: str) -> None:
             send(Note(trial=numbers[trial], text=text))
 
-        stop_requested = _between_steps(supervision, task.heartbeat)
+        stop_requested = _between_steps(supervision, task.heartbeat, guard)
         try:
             for trial, record in Pack(list(numbers)).train(stop_requested, say):
                 number = numbers[trial]
@@ -147,19 +162,19 @@ class TaskRunner:
         except PackError as error:
             raise TrialError(numbers[error.trial]) from error.__cause__
 
-    def _build(self, order: TrialOrder, task: Task, supervision: Supervision) -> Trial:
-        """Take a trial up; as long as the store that may have its checkpoint is away, wait."""
-        folder = place_at(order.folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    def _build(
+        self, order: TrialOrder, task: Task, supervision: Supervision, guard: Guard
+    ) -> Trial:
+        """Take a trial up; as long as what may have its checkpoint is away, wait."""
         dataset = self._load(order, Path(task.data_folder))
         # One that does not serve is of another arm, which had its turn: its memory is wanted.
         self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
         lane = self._free.pop() if self._free else None
-        stop_requested = _between_steps(supervision, task.heartbeat)
+        stop_requested = _between_steps(supervision, task.heartbeat, guard)
         told = False
         while True:
             try:
-                return Trial(order.settings, dataset, folder, order.keep, lane)
+                return _taken_up(order, dataset, lane, guard)
             except StorageError as error:
                 if not told:
                     text = f"it waits for what may be stored of it ({error})"
@@ -183,6 +198,18 @@ class TaskRunner:
             )
             self._dataset_key = key
         return self._dataset
+
+
+def _taken_up(
+    order: TrialOrder, dataset: ResidentDataset, lane: Lane | None, guard: Guard
+) -> Trial:
+    folder = place_at(order.folder)
+    guard()
+    try:
+        guard.make(folder)
+        return Trial(order.settings, dataset, folder, order.keep, lane, guard)
+    finally:
+        guard()  # what was not found is not there only if the place was there all the time
 
 
 def failure(task: Task, raised: Exception, device: torch.device) -> Failed:
@@ -213,7 +240,7 @@ def _started(number: int, trial: Trial, awaits_decision: bool = False) -> Starte
     )
 
 
-def _between_steps(supervision: Supervision, heartbeat: float) -> Callable[[], bool]:
+def _between_steps(supervision: Supervision, heartbeat: float, guard: Guard) -> Callable[[], bool]:
     """Return what is asked between steps: whether to stop. Progress is told when it is time to."""
     told = time.monotonic()
 
@@ -222,6 +249,6 @@ def _between_steps(supervision: Supervision, heartbeat: float) -> Callable[[], b
         if (now := time.monotonic()) - told >= heartbeat:
             told = now
             supervision.send(Progress())
-        return supervision.stop.is_set()
+        return supervision.stop.is_set() or guard.superseded
 
     return stop_requested

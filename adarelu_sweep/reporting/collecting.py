@@ -18,6 +18,7 @@ from adarelu_sweep.reporting.results import (
     State,
 )
 from adarelu_sweep.storing.objects import StorageError
+from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.ledger import StudyLedger
@@ -48,6 +49,8 @@ def collect(
     has no convergence, curves and probes then, and takes a fraction of the time.
     """
     study = ledger.record.study
+    if not in_haste:
+        _require_place(ledger.record)
     here = state_of(ledger, home)
     trials = {trial.cell: trial for trial in ledger.trials()}
     searching = {book.arm.label: Searching(study, book) for book in ledger.searches()}
@@ -66,6 +69,8 @@ def collect(
         settings = _trained(arm, study, searching.get(arm.label))
         evaluated = None if in_haste else _evaluated(found)
         arms.append(Arm(arm, settings, len(study.seeds()), found, evaluated))
+    if not in_haste:
+        _require_place(ledger.record)  # all the time, or what was not found may be there
     return Results(
         study=study,
         state=state or here.state,
@@ -161,7 +166,18 @@ def _history(trial: SeedResult) -> History:
     try:
         history = History.read(trial.place)
     except StorageError as error:
-        raise UserError(f"{error}: the histories that lie there are needed") from None
+        raise _needed(error) from None
     except (OSError, ValueError, KeyError):
         return History()
     return history if len(history.epochs) == trial.result.epochs else History()
+
+
+def _require_place(record: StudyRecord) -> None:
+    try:
+        record.require_place()
+    except StorageError as error:
+        raise _needed(error) from None
+
+
+def _needed(error: StorageError) -> UserError:
+    return UserError(f"{error}: the histories that lie there are needed")

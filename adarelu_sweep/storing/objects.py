@@ -28,6 +28,10 @@ class StorageError(OSError):
     """A store does not answer, or refuses: later it may succeed. Has no errno."""
 
 
+class RefusedError(StorageError):
+    """A store does not let this account do it."""
+
+
 @dataclass(frozen=True)
 class ObjectPath:
     """An object, or what the keys of several begin with."""
@@ -114,16 +118,29 @@ class ObjectPath:
         with self._explained():
             if not missing_ok:
                 self._store.info(self.address)
-            self._store.rm_file(self.address)
+            self._remove(self.address)
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: a store has no folders."""
 
-    def remove_all(self) -> None:
-        """Remove every object below it."""
+    def remove_all(self, but: str | None = None) -> None:
+        """Remove every object below it, but for one of this name if given."""
         with self._explained():
-            for key in self._store.find(self.address):
-                self._store.rm_file(key)
+            try:
+                found = self._store.find(self.address)
+            except FileNotFoundError:
+                self._require_bucket()
+                return
+            for key in found:
+                if but is None or f"s3://{key}" != f"{self}/{but}":
+                    self._remove(key)
+
+    def _remove(self, key: str) -> None:
+        """Remove an object. S3 says nothing of one that is not there; others say that it is not."""
+        try:
+            self._store.rm_file(key)
+        except FileNotFoundError:
+            self._require_bucket()
 
     def _copy(self, target: "ObjectPath") -> bool:
         """Copy it within the store; return whether it is there."""
@@ -171,6 +188,8 @@ class ObjectPath:
             yield
         except (FileNotFoundError, StorageError):
             raise
+        except PermissionError as error:
+            raise RefusedError(f"{self}: the store refuses it ({in_one_line(error)})") from error
         except OSError as error:
             raise StorageError(f"{self}: {_reason(error)}") from error
         except Exception as error:
@@ -183,6 +202,4 @@ _CLIENTS = {"aiobotocore", "aiohttp", "botocore", "fsspec", "s3fs"}
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return f"the store refuses it ({in_one_line(error)})"
     return f"the store does not answer as it should ({in_one_line(error)})"

@@ -6,13 +6,13 @@ Whoever writes, keeps and removes what a trial goes on from does it here, wherev
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from adarelu_sweep import files
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.storing.objects import CREDENTIALS, ObjectPath, StorageError
+from adarelu_sweep.storing.objects import CREDENTIALS, ObjectPath, RefusedError, StorageError
 
 Place = Path | ObjectPath
 
@@ -88,27 +88,68 @@ def on_disk(place: Place) -> Iterator[Path]:
                 yield copy
 
 
-def remove_all(place: Place) -> None:
-    """Remove all that is below a place."""
+def make_below(place: Place, folder: Place) -> None:
+    """Make a folder below a place, but not the place itself; in a store there are no folders."""
+    if isinstance(place, Path) and isinstance(folder, Path):
+        for part in folder.relative_to(place).parts:
+            place = place / part
+            place.mkdir(exist_ok=True)
+
+
+def remove_all(place: Place, but: str | None = None) -> None:
+    """Remove all that is below a place, but for a file of this name in it if given."""
     match place:
         case ObjectPath():
-            place.remove_all()
+            place.remove_all(but)
+        case Path() if but is None:
+            _remove_folder(place)
         case Path() if place.is_dir():
-            shutil.rmtree(place)
+            for path in place.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    _remove_folder(path)
+                elif path.name != but:
+                    path.unlink(missing_ok=True)
 
 
-def require_usable(place: Place) -> None:
-    """Write, read and remove a file below a place; raise UserError where that cannot be done."""
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, though somebody else may remove what is in it."""
+    while folder.is_dir():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def require_usable(place: Place, new: bool = False) -> None:
+    """Write, read and remove a file below a place; raise UserError where that cannot be done.
+
+    Only if it is to be a ``new`` one is a folder made that is not there.
+    """
     trial, content = place / f"write-test-{uuid.uuid4().hex[:12]}", b"may be removed"
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        if new:
+            place.mkdir(parents=True, exist_ok=True)
         write_whole(trial, content)
         if trial.read_bytes() != content:
             raise StorageError(f"{place}: what was written there is not what is read")
         discard(trial)
+        _require_gone(trial)
     except OSError as error:
         said = str(error) if isinstance(error, StorageError) else f"{place}: {error.strerror}"
         raise UserError(
             f"{said}: no checkpoints can be kept there; mend that, or give another place "
             "(execution.checkpoints)"
+        ) from None
+
+
+def _require_gone(file: Place) -> None:
+    """Raise StorageError where it cannot be seen that a file is not there.
+
+    Of keys that are not there S3 says so only to those who may list the bucket.
+    """
+    try:
+        if file.exists():
+            raise StorageError(f"{file}: what was removed is still there")
+    except RefusedError:
+        raise StorageError(
+            f"{file}: the account may not list the bucket (s3:ListBucket), so that it is not told "
+            "of a key that is not there"
         ) from None

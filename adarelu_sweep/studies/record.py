@@ -4,7 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from adarelu_sweep.storing.marks import require_mark
+from adarelu_sweep.storing.places import Place, place_at
 from adarelu_sweep.studies.schema import Study
+
+_UID_DIGITS = 12  # enough that no two studies of one name share a place
 
 
 class StudyRecord(BaseModel):
@@ -44,3 +48,16 @@ class StudyRecord(BaseModel):
     """The address of the cluster given; None for the default."""
     gpus_per_worker: float | None = None
     """How much of a GPU a worker of the cluster was given; None for the default."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where all results of the study lie, if that is not the home."""
+        address = self.study.execution.checkpoints
+        if address is None:
+            return None
+        return place_at(address) / f"{self.study.name}-{self.uid[:_UID_DIGITS]}"
+
+    def require_place(self) -> None:
+        """Raise StorageError unless the place of its results is reached; the home always is."""
+        if self.place is not None:
+            require_mark(self.place, self.uid)

@@ -105,6 +105,7 @@ class Agenda:
         self._study = ledger.record.study
         self.uid = ledger.record.uid
         """The study's."""
+        self.study_name = self._study.name
         self._jobs: dict[str, Job] = {}
         self._tally: Counter[TrialState] = Counter()
         self._known = {trial.cell: trial for trial in ledger.trials()}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.marks import MARK
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import remove_all
 from adarelu_sweep.supervising.belonging import require_own, require_own_runs
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
-from adarelu_sweep.supervising.results_places import given_place
 from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client
@@ -33,21 +33,30 @@ class Deletion:
         name: The study's name.
         home: Where it is.
         keep_runs: Leave what MLflow holds of it alone.
+        keep_checkpoints: Leave what lies in the study's own place alone, and whether that is there.
 
-    Raises UserError if there is no such study, if it is being run, or if its tracking server, or
-    the place of the home's artifacts, cannot be reached.
+    Raises UserError if there is no such study, if it is being run, or if its tracking server, its
+    own place or that of the home's artifacts cannot be reached.
     """
 
-    def __init__(self, name: str, home: Home, keep_runs: bool) -> None:
+    def __init__(
+        self, name: str, home: Home, keep_runs: bool, keep_checkpoints: bool = False
+    ) -> None:
         self._name = name
         self._home = home
         self._keep_runs = keep_runs
+        self._keep_checkpoints = keep_checkpoints
         self._lease = Lease(home.study_folder(name), name, nameless=True)
         self._lease.refuse_holder()
         with _opened(home) as ledger:
             study = self._open(ledger)
             self._uid = study.record.uid
-            self._place = given_place(study.record)
+            if keep_checkpoints and study.record.place is None:
+                raise UserError(
+                    f"the checkpoints of study {name!r} lie in the home and go with it: leave "
+                    "--keep-checkpoints out"
+                )
+            self._place = None if keep_checkpoints else study.record.place
             self._look(study)
 
     def __str__(self) -> str:
@@ -71,21 +80,29 @@ class Deletion:
         asked; raises UserError, and deletes nothing, where it is not the same study any more.
 
         Optuna's record goes last, so that a deletion that was cut off can be repeated, and what
-        fills the disk goes before MLflow's records, whose removal needs room.
+        fills the disk goes before MLflow's records, whose removal needs room. After it goes only
+        the mark of the study's own place, without which nobody could tell what was removed there.
         """
         with self._lease, _opened(self._home) as ledger, ledger.owned(self._name):
-            self._look(self._open_again(ledger))
+            study = self._open_again(ledger)
+            self._look(study)
             self._begin(ledger)
             for folder in (*self._folders()[:-1], *self._trial_folders()):
                 _empty(folder)
             if self._place is not None:
                 with _removal_explained():
-                    remove_all(self._place)
+                    remove_all(self._place, but=MARK)
+                    study.record.require_place()  # it was there all the time
             note = self._delete_records()
             _empty(self._home.study_folder(self._name))
             with no_room_explained(self._home.shown_database):
                 ledger.delete(self._name)
             self._lease.abolish()
+        if self._place is not None:
+            try:
+                remove_all(self._place)
+            except OSError:
+                note = "; ".join(filter(None, [note, f"an empty {self._place} is left"]))
         return note
 
     def _open(self, ledger: Ledger) -> StudyLedger:
@@ -109,6 +126,8 @@ class Deletion:
 
     def _look(self, study: StudyLedger) -> None:
         """See what there is of the study."""
+        if not self._keep_checkpoints:
+            _require_place(study)
         self._elsewhere = study.record.tracking_uri
         self._records = None if self._keep_runs else _records(study, self._home)
         books = [study, *study.searches()]
@@ -169,6 +188,16 @@ def _opened(home: Home) -> Iterator[Ledger]:
         ledger = Ledger.existing(home.database, alone=True)
     with closing(ledger):
         yield ledger
+
+
+def _require_place(study: StudyLedger) -> None:
+    try:
+        study.record.require_place()
+    except StorageError as error:
+        raise UserError(
+            f"{error}: study {study.name!r} is not deleted; where that is gone for good, leave it "
+            "out with --keep-checkpoints"
+        ) from None
 
 
 def _records(study: StudyLedger, home: Home) -> "StudyRecords | None":

@@ -50,6 +50,11 @@ class Hands:
             if job.alone_on is not None:
                 self._alone[worker] = job.alone_on
 
+    def forget(self) -> None:
+        """Take everything out of every hand: it is another supervisor's."""
+        self._jobs.clear()
+        self._alone.clear()
+
     def take_back(self, worker: Worker, job: Job) -> None:
         """Take a trial out of a worker's hand."""
         del self._jobs[worker][job.trial.number]

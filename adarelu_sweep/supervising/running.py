@@ -13,6 +13,7 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.secrets import in_one_line
 from adarelu_sweep.signals import StopSignal
+from adarelu_sweep.storing.marks import Fence
 from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display, make_display
@@ -63,6 +64,8 @@ class Surroundings:
     """The tracking server's address; None for the home's own."""
     pack: int
     """How many trials a worker is to train at once; ``packing.AUTO`` for as many as are best."""
+    fence: Fence | None
+    """The hold of the place of its results; None where that is the home."""
 
 
 def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen) -> Ending:
@@ -86,6 +89,7 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
         record.study.execution,
         Packing(where.pack, where.home),
         ledger.patience,
+        where.fence,
     )
     ending = Ending("interrupted")  # what an exception leaves behind
     delivered = False

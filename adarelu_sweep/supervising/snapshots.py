@@ -33,6 +33,7 @@ def snapshot_of(job: Job, status: RunStatus) -> TrialSnapshot:
         folder=job.folder,
         results=job.results,
         status=status,
+        epochs=job.trial.result.epochs if job.trial.result else 0,
         tags=tags,
     )
 

@@ -30,10 +30,12 @@ from adarelu_sweep.launching.messages import (
     TrialOrder,
 )
 from adarelu_sweep.signals import stop_signals
+from adarelu_sweep.storing.marks import Fence
 from adarelu_sweep.studies.schema import ExecutionSettings
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.bookkeeping import Bookkeeping
 from adarelu_sweep.supervising.crew import Crew
+from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import Display
 from adarelu_sweep.supervising.hands import Hands
 from adarelu_sweep.supervising.packing import Packing
@@ -83,6 +85,7 @@ class Supervisor:
         execution: When to retry, and what to keep.
         packing: How many trials a worker may train at once.
         patience: Waits while there is no room to write.
+        fence: What its workers ask before they write anything, where results lie outside the home.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Supervisor:
         execution: ExecutionSettings,
         packing: Packing,
         patience: Patience,
+        fence: Fence | None = None,
     ) -> None:
         self._agenda = agenda
         self._crew = Crew(launcher, slots, execution.stall_timeout)
@@ -106,6 +110,7 @@ class Supervisor:
         self._execution = execution
         self._silence = f"made no progress for {execution.stall_timeout:g} s and was killed"
         self._patience = patience
+        self._fence = fence
         self._hands = Hands()
         self._sharing = Sharing(agenda, self._crew, self._hands, packing)
         self._books = Bookkeeping(agenda, delivery, display, patience)
@@ -129,6 +134,9 @@ class Supervisor:
                     self._crew.excuse(time.monotonic() - began)
             except OutOfPatienceError:
                 self._take_note_of_signals()  # the next resume repairs what the books lack
+            except TakenError:
+                self._hands.forget()  # nothing of it is this supervisor's to record any more
+                raise
             finally:
                 self._crew.close()
                 self._take_note_of_signals()
@@ -233,6 +241,12 @@ class Supervisor:
                 self._hands.take_back(worker, job)
                 self._books.finished(job, worker.slot, message.history)
                 self._dispatch(worker)
+            case Interrupted(superseded=True):
+                name = self._agenda.study_name
+                raise TakenError(
+                    f"another supervisor has taken study {name!r}: "
+                    f"'adarelu-sweep status {name}' says where it runs"
+                )
             case Interrupted(leaving=True):
                 self._on_left(worker)
             case Interrupted():
@@ -336,7 +350,12 @@ class Supervisor:
             self._patience.do(partial(job.folder.mkdir, parents=True, exist_ok=True))
         heartbeat = min(self._execution.stall_timeout / _HEARTBEATS, _LONGEST_HEARTBEAT)
         orders = [self._order(job) for job in jobs]
-        task = Task(trials=orders, data_folder=str(self._data_folder), heartbeat=heartbeat)
+        task = Task(
+            trials=orders,
+            data_folder=str(self._data_folder),
+            heartbeat=heartbeat,
+            fence=self._fence,
+        )
         worker.send(task)
         self._display.given(worker.slot, [job.cell.key for job in jobs])
         self._books.show_counts()

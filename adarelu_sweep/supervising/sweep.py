@@ -37,6 +37,7 @@ from adarelu_sweep.supervising.packing import AUTO
 from adarelu_sweep.supervising.patience import no_room_explained
 from adarelu_sweep.supervising.places import LauncherName, Place, on_ray, on_this_machine
 from adarelu_sweep.supervising.rehearsing import rehearse
+from adarelu_sweep.supervising.results_places import take_place
 from adarelu_sweep.supervising.running import Screen, Surroundings, run
 from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending
@@ -130,7 +131,7 @@ def launch(
     Lease(home.study_folder(study.name), study.name).refuse_holder()
     ledger.refuse_existing(study.name)
     with no_room_explained(home.root), Claims(home, study.name) as claims:
-        _require_place(study)
+        _make_place(study)
         place = machine.place(study, None, screen.console, claims)
         if tracking_uri is not None:
             tracking_uri = take_credentials(with_password(tracking_uri))
@@ -163,9 +164,10 @@ def launch(
                 home.require_unmoved()
                 home.keep_storage()
                 keep_launch(record, home)
+                fence = take_place(record, new=True)  # first: no study is without its mark
                 study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
-            where = Surroundings(home, place, data_folder, tracking_uri, record.pack)
+            where = Surroundings(home, place, data_folder, tracking_uri, record.pack, fence)
             return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -203,7 +205,7 @@ def resume(
         if not (is_new or retries) and (ending := _settled(agenda, home.study_folder(name))):
             return study_ledger, ending
         _warn_of_runs_elsewhere(record, home, screen.console)
-        _require_place(record.study)
+        fence = take_place(record)
         place = machine.place(record.study, record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
@@ -219,7 +221,7 @@ def resume(
             agenda.retry_failed()
             agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         pack = record.pack if machine.pack is None else machine.pack
-        where = Surroundings(home, place, data_folder, tracking_uri, pack)
+        where = Surroundings(home, place, data_folder, tracking_uri, pack, fence)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -231,10 +233,10 @@ def require_data(study: Study, data_folder: Path, console: Console) -> None:
             fetch(name, data_folder)
 
 
-def _require_place(study: Study) -> None:
+def _make_place(study: Study) -> None:
     """Make sure that checkpoints can be kept where the study has its own place for them."""
     if study.execution.checkpoints is not None:
-        require_usable(place_at(study.execution.checkpoints))
+        require_usable(place_at(study.execution.checkpoints), new=True)
 
 
 def _warn_of_home(home: Home, console: Console) -> None:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import on_disk
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking.address import charts_address
@@ -132,6 +133,7 @@ class MlflowTracker:
             # another home may have made.
             if not delivered.artifacts or snapshot.status != delivered.status:
                 self._log_artifacts(snapshot, delivered.run_id)
+                self._record.require_place()  # all the time, or what was not found may be there
             delivered.artifacts = True
         if snapshot.status != "RUNNING" and snapshot.status != delivered.status:
             self._experiment.set_status(delivered.run_id, snapshot.status)
@@ -140,7 +142,11 @@ class MlflowTracker:
 
     def _log_news(self, snapshot: TrialSnapshot, delivered: Delivered) -> None:
         """Send what the run does not have yet, in one call unless there is very much of it."""
+        self._record.require_place()
         history = History.read(snapshot.results)
+        if max(len(history.epochs), delivered.epochs) < snapshot.epochs:
+            found = f"{len(history.epochs)} of {snapshot.epochs} epochs"
+            raise StorageError(f"{snapshot.results}: its history has {found}")
         metrics = [
             Metric(key, value, record.timestamp, record.epoch)
             for record in history.epochs[delivered.epochs :]

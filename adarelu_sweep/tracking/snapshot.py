@@ -30,3 +30,5 @@ class TrialSnapshot:
     """What its worker leaves: checkpoint, history, confusion matrix, model."""
     status: RunStatus
     tags: dict[str, str] = field(default_factory=dict)
+    epochs: int = 0
+    """How many the trial has had, where that is known from its result."""

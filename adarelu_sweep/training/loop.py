@@ -48,6 +48,7 @@ class Trial:
         folder: Where its checkpoint is: a folder that is there, or a place in a store.
         keep: Which weights stay in the folder at the end.
         lane: One that serves it, of a trial that is over.
+        guard: Called before anything is written; raises where it must not be, or not now.
 
     Attributes:
         notes: What is to be told of the checkpoint: that a damaged one was not used.
@@ -62,6 +63,7 @@ class Trial:
         folder: Place,
         keep: Keep = "last",
         lane: Lane | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -82,6 +84,7 @@ class Trial:
             )
         self._ended = self.history.outcome is not None
         self._stop_requested: Callable[[], bool] = lambda: False
+        self._guard = guard
         self._model = KeptModel(keep, folder, settings, self.dataset)
 
     @property
@@ -150,7 +153,7 @@ class Trial:
         Each turn has to be taken in the context ``lane.turn()``.
         """
         self._stop_requested = stop_requested
-        saver = Saver(stop_requested, say)
+        saver = Saver(stop_requested, say, self._guard)
         try:
             yield from self._to_the_outcome(saver, one_by_one)
         except Exception:  # what is on the disk is told, whatever ended the attempt

@@ -28,11 +28,18 @@ class Saver:
     Args:
         stop_requested: Asked while it waits: whether to give up, and as a sign that it waits.
         say: Told once, in one line, what it waits for.
+        guard: Called before anything is written; raises where it must not be, or not now.
     """
 
-    def __init__(self, stop_requested: Callable[[], bool], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        stop_requested: Callable[[], bool],
+        say: Callable[[str], None],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
         self._stop_requested = stop_requested
         self._say = say
+        self._guard = guard
         self._told = False
         self._thread = ThreadPoolExecutor(1, "saving")
         self._writing: Future[OSError | None] | None = None
@@ -47,7 +54,7 @@ class Saver:
         self.wait()
         if record is not None:
             self._unsaved.append(record)
-        self._writing = self._thread.submit(_attempt, write)
+        self._begin(write)
 
     def save_and_wait(self, write: Callable[[], None], record: EpochRecord | None = None) -> None:
         """Write, as often as it takes until it succeeds; raise StopRequestedError if asked to."""
@@ -56,7 +63,10 @@ class Saver:
             if self._stop_requested():
                 raise StopRequestedError
             time.sleep(_PAUSE)
-            self._writing = self._thread.submit(_attempt, write)
+            self._begin(write)
+
+    def _begin(self, write: Callable[[], None]) -> None:
+        self._writing = self._thread.submit(_attempt, write, self._guard)
 
     def wait(self) -> bool:
         """Wait for what is being written; return False if that is to be tried again."""
@@ -102,10 +112,15 @@ class Saver:
             self._say(f"{_trouble(error)}: training goes on, and it is written once that is over")
 
 
-def _attempt(write: Callable[[], None]) -> OSError | None:
+def _attempt(write: Callable[[], None], guard: Callable[[], None]) -> OSError | None:
     """Write; return the error if it may pass, without what it would keep in memory."""
     try:
-        write()
+        guard()
+        try:
+            write()
+        except OSError:
+            guard()  # a folder that went meanwhile: that may pass, whatever the error
+            raise
     except OSError as error:
         if error.errno not in NO_ROOM and not isinstance(error, StorageError):
             raise
