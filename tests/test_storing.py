@@ -1,7 +1,6 @@
 """The contract of a place, over every kind of it; and what is an object store's own."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,15 +32,10 @@ WRITES = ("PUT", "POST")
 
 
 @pytest.fixture
-def reached(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+def reached(reached_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """A store that this process has access to; its client is impatient."""
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
-    yield object_store
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    return reached_store
 
 
 @pytest.fixture(params=["disk", "store"])

@@ -159,7 +159,7 @@ class TaskRunner:
         told = False
         while True:
             try:
-                return Trial(order.settings, dataset, folder, order.keep, lane)
+                return Trial(order.settings, dataset, folder, order.keep, lane, stop_requested)
             except StorageError as error:
                 if not told:
                     text = f"it waits for what may be stored of it ({error})"
