@@ -40,6 +40,8 @@ _VARIABLES = (
     "PGPASSWORD",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "FSSPEC_S3_SECRET",
+    "FSSPEC_S3_TOKEN",
 )
 _LEAST = 4  # characters; to hide what is shorter would hide half of every message
 

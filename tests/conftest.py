@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.object_store import object_server, object_store
+from tests.object_store import object_server, object_store, reached_store
 from tests.postgres import postgres
 from tests.sweeps import STUDY
 
-__all__ = ["object_server", "object_store", "postgres"]  # fixtures, too
+__all__ = ["object_server", "object_store", "postgres", "reached_store"]  # fixtures, too
 
 _LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
 
@@ -42,7 +42,7 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No home, tracking server or cloud account of the person who runs the tests."""
     tracking = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     own = ("ADARELU_SWEEP_HOME", "ADARELU_SWEEP_STORAGE", "ADARELU_SWEEP_GPU_LISTING", "PGPASSWORD")
-    cloud = tuple(name for name in os.environ if name.startswith("AWS_"))
+    cloud = tuple(name for name in os.environ if name.startswith(("AWS_", "FSSPEC_")))
     for name in (*own, *tracking, *cloud):
         monkeypatch.delenv(name, raising=False)
 

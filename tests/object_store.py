@@ -206,6 +206,19 @@ def object_store(object_server: str) -> Iterator[ObjectStore]:
     store.proxy.end()
 
 
+@pytest.fixture
+def reached_store(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ObjectStore]:
+    """A store that this process has access to."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield object_store
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 _NUMBERS = count()
 
 

@@ -149,6 +149,17 @@ def test_artifacts_stay_in_sight(home: Home, store: ObjectStore, tmp_path: Path)
         assert "mend that, or give another" in refused(home, str(tmp_path / "another"))
 
 
+def test_an_endpoint_that_is_no_address_is_one_line(
+    home: Home, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(home, store.address)
+    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"):  # the first is boto3's alone
+        monkeypatch.setenv(name, "localhost:9000")
+        s3_artifact_repo._cached_get_s3_client.cache_clear()
+        assert "Invalid endpoint: localhost:9000" in refused(home, str(tmp_path / "another"))
+    assert "Invalid endpoint: localhost:9000" in refused(home, f"s3://{store.bucket}/other")
+
+
 def test_doctor_looks_and_changes_nothing(home: Home, store: ObjectStore) -> None:
     choose(home, store.address)
     before = Counter(store.happened)

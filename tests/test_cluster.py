@@ -14,6 +14,8 @@ from adarelu_sweep.launching.launcher import Gone, Offer, Placed, Slot
 from adarelu_sweep.launching.messages import Task
 from adarelu_sweep.launching.nodes import ClusterSlots, Division, Node
 from adarelu_sweep.launching.ray_cluster import RayCluster
+from adarelu_sweep.launching.ray_host import Host
+from adarelu_sweep.storing.places import credentials_for
 from adarelu_sweep.supervising import crew
 from adarelu_sweep.supervising.supervisor import Signalled
 from tests.scripted import ScriptedWorker, Stage, begin, finish, finishing, wanting_memory
@@ -265,6 +267,17 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'adarelu-sweep\[ray\]'"):
         RayCluster()
+
+
+def test_a_node_without_what_a_store_needs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a trial is given to it, which would fail there."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    here = socket.gethostname()
+    said = rf"s3fs, .* is not installed on {here}: pip install 'adarelu-sweep\[s3\]' there$"
+    with pytest.raises(RuntimeError, match=said):
+        Host(Slot(0, 1), str(tmp_path / "log"), str(tmp_path), {}, credentials_for("s3://bucket"))
 
 
 def test_options_of_ray_without_it_are_refused(tmp_path: Path) -> None:

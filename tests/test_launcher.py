@@ -63,7 +63,8 @@ def make_ray_launcher(report: Report, logs: Path, address: str) -> Launcher:
     from adarelu_sweep.launching.ray_cluster import RayCluster
     from adarelu_sweep.launching.ray_launcher import RayLauncher
 
-    return RayLauncher(report, logs, RayCluster(address), ClusterSlots(Division(1, most=0)))
+    slots = ClusterSlots(Division(1, most=0))
+    return RayLauncher(report, logs, str(logs), RayCluster(address), slots)
 
 
 def make_launcher(name: str, request: pytest.FixtureRequest) -> Make:

@@ -186,7 +186,7 @@ def test_workers_wait_for_a_place_and_the_slots_of_a_node_come_and_go(
 
     inbox: SimpleQueue[Event] = SimpleQueue()
     launcher = RayLauncher(
-        inbox.put, tmp_path / "logs", RayCluster(nodes.address), ClusterSlots(Division(1))
+        inbox.put, tmp_path / "logs", "uid", RayCluster(nodes.address), ClusterSlots(Division(1))
     )
 
     def hear(*kinds: type) -> Any:
@@ -233,9 +233,8 @@ def test_a_home_that_a_node_does_not_see_is_named(nodes: Nodes, tmp_path: Path) 
     node = nodes.add()
     inbox: SimpleQueue[Event] = SimpleQueue()
     logs = tmp_path / "logs"
-    launcher = RayLauncher(
-        inbox.put, logs, RayCluster(nodes.address), ClusterSlots(Division(1, most=0))
-    )
+    slots = ClusterSlots(Division(1, most=0))
+    launcher = RayLauncher(inbox.put, logs, "uid", RayCluster(nodes.address), slots)
     try:
         worker = launcher.start(Slot(0, 1))
         logs.rmdir()  # long before the actor looks
@@ -245,6 +244,38 @@ def test_a_home_that_a_node_does_not_see_is_named(nodes: Nodes, tmp_path: Path) 
         assert "the home has to lie in a folder that all nodes share" in gone.reason
     finally:
         launcher.close()
+        nodes.kill(node)
+
+
+def test_what_is_left_over_is_that_of_the_same_study_in_whichever_home(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """Homes of two hosts may have the same path, and a study is resumed from another home."""
+    from adarelu_sweep.launching.launcher import Slot
+    from adarelu_sweep.launching.nodes import ClusterSlots, Division
+    from adarelu_sweep.launching.ray_cluster import RayCluster
+    from adarelu_sweep.launching.ray_launcher import RayLauncher
+
+    node = nodes.add()
+    inbox: SimpleQueue[Event] = SimpleQueue()
+
+    def launcher(uid: str, home: str) -> RayLauncher:
+        (tmp_path / home).mkdir(exist_ok=True)
+        slots = ClusterSlots(Division(1, most=0))
+        return RayLauncher(inbox.put, tmp_path / home, uid, RayCluster(nodes.address), slots)
+
+    first = launcher("study", "home")
+    try:
+        first.start(Slot(0, 1))
+        while not (isinstance(event := inbox.get(timeout=PATIENCE), Said)):
+            pass
+        assert isinstance(event.message, Ready)
+        launcher("another", "home").close()
+        assert psutil.pid_exists(event.message.pid)
+        launcher("study", "elsewhere").close()
+        assert ends(event.message.pid)
+    finally:
+        first.close()
         nodes.kill(node)
 
 

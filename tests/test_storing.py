@@ -1,12 +1,14 @@
 """The contract of a place, over every kind of it; and what is an object store's own."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.launching.local import environment
+from adarelu_sweep.secrets import concealed
 from adarelu_sweep.storing import objects
 from adarelu_sweep.storing.objects import ObjectPath, StorageError
 from adarelu_sweep.storing.places import (
@@ -24,22 +26,17 @@ from adarelu_sweep.storing.places import (
 )
 from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History
 from adarelu_sweep.training.snapshot import Snapshot
-from tests.object_store import Fault, ObjectStore
+from tests.object_store import SECRET, Fault, ObjectStore
 from tests.waiting import wait_until
 
 WRITES = ("PUT", "POST")
 
 
 @pytest.fixture
-def reached(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+def reached(reached_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """A store that this process has access to; its client is impatient."""
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
-    yield object_store
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    return reached_store
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -247,6 +244,18 @@ def test_a_store_that_is_away_is_not_an_empty_one(reached: ObjectStore) -> None:
         require_usable(nowhere)
 
 
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "http://", "http://localhost:port"])
+def test_an_endpoint_that_is_no_address_is_one_line(
+    reached: ObjectStore, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    place = place_at(reached.address) / "trial"
+    with pytest.raises(StorageError, match=f"[^\n]*{endpoint}[^\n]*$"):
+        place.read_bytes()
+    with pytest.raises(UserError, match="no checkpoints can be kept there"):
+        require_usable(place)
+
+
 def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(reached: ObjectStore) -> None:
     file = place_at(reached.address) / "file"
     old, new = b"o" * 1_000_000, b"n" * 1_000_000
@@ -291,6 +300,15 @@ def test_what_is_no_place_is_refused(given: str) -> None:
         place_at(given)
 
 
+@pytest.mark.parametrize(
+    "given", ["s3://user:secret@bucket/x", "gs://user:secret@bucket", "./s3://user:secret@bucket"]
+)
+def test_what_is_refused_shows_no_password(given: str) -> None:
+    with pytest.raises(ValueError, match="user@bucket") as refused:
+        place_at(given)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_place_has_an_address(tmp_path: Path) -> None:
     for given in ("s3://bucket/some/where", "s3://bucket", str(tmp_path)):
         assert place_at(str(place_at(given) / "x")) == place_at(given) / "x"
@@ -299,6 +317,14 @@ def test_a_place_has_an_address(tmp_path: Path) -> None:
     assert isinstance(place_at("s3://bucket"), ObjectPath)
 
 
-def test_only_who_keeps_checkpoints_in_a_store_gets_its_credentials() -> None:
-    assert credentials_for("s3://bucket/x") == ("AWS_",)
-    assert credentials_for("/a/folder") == credentials_for(None) == ()
+def test_only_who_keeps_checkpoints_in_a_store_gets_its_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("AWS_SECRET_ACCESS_KEY", "FSSPEC_S3_SECRET")  # of botocore, and of fsspec
+    for name in names:
+        monkeypatch.setenv(name, SECRET)
+    slot = Slot(0, 1)
+    assert set(names) <= environment(slot, credentials_for("s3://bucket/x")).keys()
+    for place in ("/a/folder", None):
+        assert SECRET not in environment(slot, credentials_for(place)).values()
+    assert SECRET not in concealed(f"rejected: {SECRET}")

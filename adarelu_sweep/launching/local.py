@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from adarelu_sweep.launching.launcher import Gone, Launcher, Report, Said, Slot, Worker
 from adarelu_sweep.launching.messages import FROM_WORKER, Interrupted, Quit, ToWorker
 from adarelu_sweep.processes import own_command
+from adarelu_sweep.storing.objects import CREDENTIALS
 
 # A worker knows no server, and holds no credentials unless they are granted.
-_WITHHELD = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "ADARELU_SWEEP_STORAGE")
+_WITHHELD = ("MLFLOW_", "OPTUNA_", "PG", "ADARELU_SWEEP_STORAGE", *CREDENTIALS)
 
 _PATIENCE = 5.0  # seconds that workers have to quit, all together, before they are killed
 _KILL_PATIENCE = 5.0  # seconds that a killed one has to be gone

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Condition
 
@@ -38,6 +39,9 @@ class Host:
         folder: The supervisor's current folder, where a user's components may lie.
         environment: What a worker gets of the supervisor's environment. The rest is the node's.
         granted: Which credentials a worker gets of the node's environment: ``local.environment``.
+
+    Raises RuntimeError, in one line, where the node lacks what every worker needs: that is a failed
+    start and costs no trial anything.
     """
 
     def __init__(
@@ -49,6 +53,11 @@ class Host:
         granted: Sequence[str] = (),
     ) -> None:
         if granted:
+            if find_spec("s3fs") is None:
+                raise RuntimeError(
+                    f"s3fs, which checkpoints need, is not installed on {socket.gethostname()}: "
+                    "pip install 'adarelu-sweep[s3]' there"
+                )
             Path(log).parent.mkdir(parents=True, exist_ok=True)
         elif not Path(log).parent.is_dir():
             raise RuntimeError(

@@ -155,8 +155,9 @@ class RayLauncher(Launcher):
 
     Args:
         report: Takes the events.
-        logs: Where the workers' output goes, a folder that all nodes share. It also tells whose
-            workers they are: those that a dead supervisor left with the same one are ended first.
+        logs: Where the workers' output goes, a folder that all nodes share.
+        uid: The study's. It tells whose workers they are: those that a dead supervisor of the study
+            has left, in whichever home, are ended first.
         cluster: Where they run; it is left at the end.
         slots: Its slots, which are offered anew as nodes come and go.
         granted: Which credentials a worker gets of its node's environment.
@@ -168,12 +169,14 @@ class RayLauncher(Launcher):
         self,
         report: Report,
         logs: Path,
+        uid: str,
         cluster: RayCluster,
         slots: ClusterSlots,
         granted: Sequence[str] = (),
     ) -> None:
         self._report = report
         self._logs = logs
+        self._uid = uid
         self._cluster = cluster
         self._slots = slots
         self._granted = granted
@@ -248,7 +251,7 @@ class RayLauncher(Launcher):
     @property
     def _prefix(self) -> str:
         """What the names of this study's actors begin with."""
-        return f"{self._logs.resolve()} "
+        return f"{self._uid} "
 
     def _end_leftovers(self) -> None:
         """End the workers of a supervisor that died: Ray does so too, but nobody knows when."""

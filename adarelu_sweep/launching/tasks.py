@@ -25,6 +25,7 @@ from adarelu_sweep.launching.messages import (
 )
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import place_at
+from adarelu_sweep.storing.waiting import awaited
 from adarelu_sweep.training.lane import Lane
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.memory import is_out_of_memory, memory_of
@@ -174,7 +175,7 @@ class TaskRunner:
         told = False
         while True:
             try:
-                return _taken_up(order, dataset, lane, guard)
+                return _taken_up(order, dataset, lane, guard, stop_requested)
             except StorageError as error:
                 if not told:
                     text = f"it waits for what may be stored of it ({error})"
@@ -201,15 +202,25 @@ class TaskRunner:
 
 
 def _taken_up(
-    order: TrialOrder, dataset: ResidentDataset, lane: Lane | None, guard: Guard
+    order: TrialOrder,
+    dataset: ResidentDataset,
+    lane: Lane | None,
+    guard: Guard,
+    stop_requested: Callable[[], bool],
 ) -> Trial:
     folder = place_at(order.folder)
-    guard()
+
+    def check_stop() -> None:
+        if stop_requested():
+            raise StopRequestedError
+
+    awaited(folder, guard, check_stop)
     try:
         guard.make(folder)
-        return Trial(order.settings, dataset, folder, order.keep, lane, guard)
+        return Trial(order.settings, dataset, folder, order.keep, lane, guard, stop_requested)
     finally:
-        guard()  # what was not found is not there only if the place was there all the time
+        # What was not found is not there only if the place was there all the time.
+        awaited(folder, guard, check_stop)
 
 
 def failure(task: Task, raised: Exception, device: torch.device) -> Failed:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.secrets import in_one_line
+from adarelu_sweep.secrets import in_one_line, without_password
 
-CREDENTIALS = ("AWS_",)
+CREDENTIALS = ("AWS_", "FSSPEC_")
 """What the names of the environment variables begin with that a store's client reads."""
 
 _ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^\s?#@]*)?")
@@ -43,7 +43,8 @@ class ObjectPath:
     def parse(cls, address: str) -> "ObjectPath":
         """Return it; raise ValueError for what is no address of a store that can be used."""
         if not _ADDRESS.fullmatch(address):
-            raise ValueError(f"{address!r}: give s3://BUCKET/PREFIX, or the whole path of a folder")
+            shown = without_password(address)
+            raise ValueError(f"{shown!r}: give s3://BUCKET/PREFIX, or the whole path of a folder")
         return cls(address.rstrip("/"))
 
     def __truediv__(self, name: str) -> "ObjectPath":
@@ -176,6 +177,13 @@ class ObjectPath:
             },
         )
         store.retries = _ATTEMPTS
+        try:
+            store.connect()  # nothing is said to the store yet; done once
+        except ValueError as error:  # in most cases, an endpoint that is no address
+            raise StorageError(
+                f"{self}: a setting of the store is wrong ({in_one_line(error)}); its endpoint is "
+                "given as https://HOST:PORT (AWS_ENDPOINT_URL)"
+            ) from None
         return store
 
     @contextmanager

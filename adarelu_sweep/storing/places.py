@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from adarelu_sweep import files
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.secrets import without_password
 from adarelu_sweep.storing.objects import CREDENTIALS, ObjectPath, RefusedError, StorageError
 
 Place = Path | ObjectPath
@@ -26,7 +27,8 @@ def place_at(address: str) -> Place:
     except RuntimeError:  # no such user
         folder = Path()
     if not folder.is_absolute():
-        raise ValueError(f"{address!r}: give s3://BUCKET/PREFIX, or the whole path of a folder")
+        shown = without_password(address)
+        raise ValueError(f"{shown!r}: give s3://BUCKET/PREFIX, or the whole path of a folder")
     return folder
 
 

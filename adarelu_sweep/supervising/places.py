@@ -12,8 +12,10 @@ from adarelu_sweep.launching.local import LocalLauncher
 
 LauncherName = Literal["local", "ray"]
 
-MakeLauncher = Callable[[Report, Path], Launcher]
-"""Makes the launcher that reports there and leaves the workers' logs in that folder."""
+MakeLauncher = Callable[[Report, Path, str], Launcher]
+"""Makes the launcher that reports there and leaves the workers' logs in that folder.
+
+The third is the uid of the study, whose workers they are."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ def on_this_machine(slots: list[Slot], granted: Sequence[str] = ()) -> Place:
 
     ``granted`` is which credentials they get: ``launching.local.environment``.
     """
-    return Place(slots, slots[0].threads, partial(LocalLauncher, granted=granted))
+
+    def launcher(report: Report, logs: Path, _uid: str) -> Launcher:
+        return LocalLauncher(report, logs, granted)
+
+    return Place(slots, slots[0].threads, launcher)
 
 
 def on_ray(

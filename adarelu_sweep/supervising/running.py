@@ -80,7 +80,7 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
     delivery = Delivery(lambda: connect(where.home, record, where.tracking_uri), display.say)
     supervisor = Supervisor(
         agenda,
-        where.place.launcher(inbox.put, where.home.log_folder(name)),
+        where.place.launcher(inbox.put, where.home.log_folder(name), record.uid),
         inbox,
         where.place.slots,
         delivery,

@@ -128,7 +128,8 @@ def _holds_artifacts(place: Place) -> bool:
 
     try:
         found = get_artifact_repository(str(place)).list_artifacts()
-    except (BotoCoreError, ClientError) as error:
+    # ValueError: boto3 says so of an endpoint that is no address.
+    except (BotoCoreError, ClientError, ValueError) as error:
         raise StorageError(f"{place}: {in_one_line(error)}") from None
     return any(entry.path != _MARK for entry in found)
 

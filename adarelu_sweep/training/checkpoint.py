@@ -8,7 +8,8 @@ holds the history alone.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -16,10 +17,12 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from adarelu_sweep.storing.places import Place, discard, move, write_whole
+from adarelu_sweep.storing.waiting import awaited
 from adarelu_sweep.training.history import CHECKPOINT, DAMAGED, HISTORY, PREVIOUS, History
 from adarelu_sweep.training.sealed import DamagedError, read_whole
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.snapshot import Snapshot
+from adarelu_sweep.training.stopping import StopRequestedError
 from adarelu_sweep.wording import count
 
 _NETWORK = "network/"
@@ -54,30 +57,56 @@ def save_outcome(folder: Place, history: History) -> None:
 
 
 def load_checkpoint(
-    folder: Place, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+    folder: Place,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrialSettings,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> tuple[History, list[str]]:
     """Restore network and optimizer in place from the newest whole checkpoint.
 
     Returns the history, empty if there is none, and what is to be told: a damaged checkpoint is put
     out of the way, and the one before is used, or none. A trial with an outcome restores nothing.
+
+    ``stop_requested`` is asked while a store is waited for, as a sign of life; StopRequestedError
+    follows while nothing is changed yet. Nothing is before all is read: where the store fails in
+    between, the next attempt finds, and tells, the same.
     """
-    troubles: list[str] = []
+
+    def check_stop() -> None:
+        if stop_requested():
+            raise StopRequestedError
+
+    history, damaged = History(), dict[str, str]()
     for name in (CHECKPOINT, PREVIOUS):
         try:
-            history = _restore(folder / name, network, optimizer, settings)
+            stored = awaited(folder, partial(read_whole, folder / name, HISTORY), check_stop)
+            history = _restore(*stored, network, optimizer, settings)
+            break
         except FileNotFoundError:
             continue
         except DamagedError as error:
-            move(folder / name, DAMAGED)
-            troubles.append(f"{name} is damaged ({error})")
-        else:
-            if history.outcome:
-                _clear(folder)  # a kill may have come before it was done
-            done = count(len(history.epochs), "epoch")
-            return history, [f"{trouble}: back to the one before, {done}" for trouble in troubles]
-    if troubles:
-        troubles = [f"{' and '.join(troubles)}: training starts from the beginning"]
-    return History(), troubles
+            damaged[name] = str(error)
+    if damaged or history.outcome:
+        tidy = partial(_tidy, folder, damaged, is_finished=history.outcome is not None)
+        awaited(folder, tidy, stop_requested)
+    return history, _notes(damaged, history)
+
+
+def _tidy(folder: Place, damaged: Iterable[str], *, is_finished: bool) -> None:
+    """Put damaged checkpoints out of the way, the newest last, which is the one that is kept."""
+    for name in reversed(list(damaged)):
+        move(folder / name, DAMAGED)
+    if is_finished:
+        _clear(folder)  # a kill may have come before it was done
+
+
+def _notes(damaged: Mapping[str, str], history: History) -> list[str]:
+    troubles = [f"{name} is damaged ({what})" for name, what in damaged.items()]
+    if history.epochs:
+        done = count(len(history.epochs), "epoch")
+        return [f"{trouble}: back to the one before, {done}" for trouble in troubles]
+    return [f"{' and '.join(troubles)}: training starts from the beginning"] if troubles else []
 
 
 def unpacked(content: bytes) -> dict[str, Tensor]:
@@ -90,10 +119,13 @@ def unpacked(content: bytes) -> dict[str, Tensor]:
 
 
 def _restore(
-    path: Place, network: nn.Module, optimizer: torch.optim.Optimizer, settings: TrialSettings
+    text: str,
+    content: bytes,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrialSettings,
 ) -> History:
-    """Restore all or, with DamagedError, nothing."""
-    text, content = read_whole(path, HISTORY)
+    """Restore all of what a file holds, its history as text, or nothing with DamagedError."""
     history = History.parse(text)
     _check_history(history, settings)
     if history.outcome is None:

@@ -1,9 +1,13 @@
 """Which weights are kept of a trial, and when their file is written."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.storing.places import Place, discard, discard_aside, write_whole
+from adarelu_sweep.storing.waiting import awaited
 from adarelu_sweep.training.description import Description, Pixels
 from adarelu_sweep.training.history import MODEL, EpochRecord, Keep
 from adarelu_sweep.training.settings import TrialSettings
@@ -19,16 +23,24 @@ class KeptModel:
         folder: The trial's.
         settings: The trial.
         dataset: What it is trained on.
+        check_stop: Called while a store is waited for, and may end that by an exception.
     """
 
     def __init__(
-        self, keep: Keep, folder: Place, settings: TrialSettings, dataset: ResidentDataset
+        self,
+        keep: Keep,
+        folder: Place,
+        settings: TrialSettings,
+        dataset: ResidentDataset,
+        check_stop: Callable[[], None],
     ) -> None:
         self._keep = keep
         self._path = folder / MODEL
         self._settings = settings
         self._pixels = Pixels.of(dataset)
-        self._accuracy = _kept_accuracy(folder) if keep == "best" else None
+        self._accuracy = None
+        if keep == "best":
+            self._accuracy = awaited(folder, partial(_kept_accuracy, folder), check_stop)
         self._unwritten: tuple[Snapshot, Description] | None = None
 
     def offer(self, network: nn.Module, record: EpochRecord, *, last: bool) -> None:

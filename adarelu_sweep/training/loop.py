@@ -49,6 +49,8 @@ class Trial:
         keep: Which weights stay in the folder at the end.
         lane: One that serves it, of a trial that is over.
         guard: Called before anything is written; raises where it must not be, or not now.
+        stop_requested: Asked while a store is waited for: whether to give up, with
+            StopRequestedError, and as a sign that it waits.
 
     Attributes:
         notes: What is to be told of the checkpoint: that a damaged one was not used.
@@ -64,6 +66,7 @@ class Trial:
         keep: Keep = "last",
         lane: Lane | None = None,
         guard: Callable[[], None] = lambda: None,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.settings = settings
         self.folder = folder
@@ -76,16 +79,16 @@ class Trial:
                 lane.start_over(settings)
         self.lane = lane
         self._note_pairing()
+        self._stop_requested = stop_requested
         self.history: History
         self.notes: list[str]
         with lane.turn():
             self.history, self.notes = load_checkpoint(
-                folder, self.network, self.optimizer, settings
+                folder, self.network, self.optimizer, settings, stop_requested
             )
         self._ended = self.history.outcome is not None
-        self._stop_requested: Callable[[], bool] = lambda: False
         self._guard = guard
-        self._model = KeptModel(keep, folder, settings, self.dataset)
+        self._model = KeptModel(keep, folder, settings, self.dataset, self._check_stop)
 
     @property
     def network(self) -> nn.Module:
@@ -237,7 +240,7 @@ class Trial:
         )
 
     def _check_stop(self) -> None:
-        """Raise StopRequestedError if training is to stop; done before every batch."""
+        """Raise StopRequestedError if training is to stop; done before every batch, and waiting."""
         if self._stop_requested():
             raise StopRequestedError
 
