@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from adarelu_sweep.storing import objects
 from tests.proxy import Fate, Proxy
 from tests.waiting import wait_until
 
@@ -186,6 +187,18 @@ def object_store(object_server: str) -> Iterator[ObjectStore]:
     store = ObjectStore(object_server, f"bucket-{next(_NUMBERS)}", seed)
     yield store
     store.proxy.end()
+
+
+@pytest.fixture
+def reached(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """A store that this process has access to; its client is impatient."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
+    yield object_store
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 _NUMBERS = count()

@@ -1,7 +1,6 @@
 """The contract of a place, over every kind of it; and what is an object store's own."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from adarelu_sweep.storing.places import (
     place_at,
     remove_all,
     require_usable,
+    state_of,
     write_whole,
 )
 from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History
@@ -27,18 +27,6 @@ from tests.object_store import Fault, ObjectStore
 from tests.waiting import wait_until
 
 WRITES = ("PUT", "POST")
-
-
-@pytest.fixture
-def reached(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """A store that this process has access to; its client is impatient."""
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
-    yield object_store
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -78,6 +66,26 @@ def test_the_file_before_is_kept(place: Place) -> None:
         write_whole(place / "file", content, before="earlier")
     assert (place / "file").read_bytes() == b"third"
     assert (place / "earlier").read_bytes() == b"second"
+
+
+def test_another_file_has_another_state(place: Place) -> None:
+    states = [state_of(place / "file")]
+    for content in (b"one", b"two", b"longer"):
+        write_whole(place / "file", content)
+        states.append(state_of(place / "file"))
+        assert state_of(place / "file") == states[-1]
+    assert states[0] is state_of(place) is None
+    assert len(set(states)) == 4
+
+
+def test_files_are_found_by_the_ends_of_their_names(place: Place) -> None:
+    for file in ("one.npz", "two.npz", "three.txt"):
+        write_whole(place / file, b"content")
+    deeper = place / "deeper"
+    deeper.mkdir()
+    write_whole(deeper / "four.npz", b"content")
+    assert sorted(file.name for file in place.glob("*.npz")) == ["one.npz", "two.npz"]
+    assert not list((place / "nothing").glob("*.npz"))
 
 
 def test_a_file_is_moved_and_discarded(place: Place) -> None:
@@ -249,6 +257,7 @@ def test_a_place_has_an_address(tmp_path: Path) -> None:
     assert isinstance(place_at("s3://bucket"), ObjectPath)
 
 
-def test_only_who_keeps_checkpoints_in_a_store_gets_its_credentials() -> None:
+def test_only_who_needs_a_store_gets_its_credentials() -> None:
     assert credentials_for("s3://bucket/x") == ("AWS_",)
-    assert credentials_for("/a/folder") == credentials_for(None) == ()
+    assert credentials_for(None, "/a/folder", "s3://bucket/x") == ("AWS_",)
+    assert credentials_for("/a/folder", None) == credentials_for(None) == ()

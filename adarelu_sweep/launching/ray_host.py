@@ -33,11 +33,11 @@ class Host:
 
     Args:
         slot: The worker's slot; which GPU it has, Ray has said by then.
-        log: Where its output goes: below the home, which this node shares unless ``granted`` says
-            that checkpoints are in a store.
+        log: Where its output goes: below the home, if this node shares it.
         folder: The supervisor's current folder, where a user's components may lie.
         environment: What a worker gets of the supervisor's environment. The rest is the node's.
         granted: Which credentials a worker gets of the node's environment: ``local.environment``.
+        needs_home: Whether this node has to share the home: not if checkpoints are in a store.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Host:
         folder: str,
         environment: Mapping[str, str],
         granted: Sequence[str] = (),
+        needs_home: bool = True,
     ) -> None:
-        if granted:
+        if not needs_home:
             Path(log).parent.mkdir(parents=True, exist_ok=True)
         elif not Path(log).parent.is_dir():
             raise RuntimeError(

@@ -3,12 +3,12 @@
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
+from adarelu_sweep.datasets.origin import at_hand
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.launching.messages import (
     EpochDone,
@@ -30,7 +30,9 @@ from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.stopping import StopRequestedError
 
-_PAUSE = 1.0  # seconds between two attempts at what a store has of a trial
+_PAUSE = 1.0  # seconds between two attempts at what a store has for a trial
+
+T = TypeVar("T")
 
 
 class Supervision(Protocol):
@@ -148,35 +150,45 @@ class TaskRunner:
             raise TrialError(numbers[error.trial]) from error.__cause__
 
     def _build(self, order: TrialOrder, task: Task, supervision: Supervision) -> Trial:
-        """Take a trial up; as long as the store that may have its checkpoint is away, wait."""
+        """Take a trial up; as long as the store is away that may have what it needs, wait."""
         folder = place_at(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        dataset = self._load(order, Path(task.data_folder))
+        stop_requested = _between_steps(supervision, task.heartbeat)
+
+        def go_on() -> None:
+            if stop_requested():
+                raise StopRequestedError
+
+        def once_there(what: str, take: Callable[[], T]) -> T:
+            told = False
+            while True:
+                try:
+                    return take()
+                except StorageError as error:
+                    if not told:
+                        text = f"it waits for {what} ({error})"
+                        supervision.send(Note(trial=order.number, text=text))
+                        told = True
+                go_on()
+                time.sleep(_PAUSE)
+
+        dataset = once_there("its data set", lambda: self._load(order, task.data_origin, go_on))
         # One that does not serve is of another arm, which had its turn: its memory is wanted.
         self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
         lane = self._free.pop() if self._free else None
-        stop_requested = _between_steps(supervision, task.heartbeat)
-        told = False
-        while True:
-            try:
-                return Trial(order.settings, dataset, folder, order.keep, lane)
-            except StorageError as error:
-                if not told:
-                    text = f"it waits for what may be stored of it ({error})"
-                    supervision.send(Note(trial=order.number, text=text))
-                    told = True
-            if stop_requested():
-                raise StopRequestedError
-            time.sleep(_PAUSE)
+        return once_there(
+            "what may be stored of it",
+            lambda: Trial(order.settings, dataset, folder, order.keep, lane),
+        )
 
-    def _load(self, order: TrialOrder, data_folder: Path) -> ResidentDataset:
+    def _load(self, order: TrialOrder, origin: str, between: Callable[[], None]) -> ResidentDataset:
         settings = order.settings
-        key = (settings.dataset, data_folder, settings.data)
+        key = (settings.dataset, origin, settings.data)
         if self._dataset is None or key != self._dataset_key:
             self._free, self._dataset = [], None  # let the memory go before more is asked for
             self._dataset = ResidentDataset.load(
                 settings.dataset,
-                data_folder,
+                at_hand(settings.dataset, place_at(origin), between),
                 self._device,
                 settings.data.train_limit,
                 settings.data.test_limit,
