@@ -192,10 +192,15 @@ class Home:
         """What says which study trains on which GPU."""
         return self.root / "gpus"
 
-    def data_folder(self, given: Path | None, remembered: Path | None = None) -> Path:
+    def data_origin(self, given: str | None, remembered: str | None = None) -> Place:
         """Return where data sets lie: given, remembered, ``ADARELU_SWEEP_DATA``, or the home's."""
-        chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA") or self.root / "data"
-        return resolved(chosen)
+        chosen = given or remembered or os.environ.get("ADARELU_SWEEP_DATA")
+        if chosen is None or "://" not in chosen:
+            return resolved(chosen or self.root / "data")
+        try:
+            return place_at(chosen)
+        except ValueError as error:
+            raise UserError(f"no place for data sets: {error}") from None
 
 
 def _kept(file: Path) -> str | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.object_store import object_server, object_store, reached_store
+from tests.object_store import object_server, object_store, reached, reached_store
 from tests.postgres import postgres
 from tests.sweeps import STUDY
 
-__all__ = ["object_server", "object_store", "postgres", "reached_store"]  # fixtures, too
+__all__ = ["object_server", "object_store", "postgres", "reached", "reached_store"]  # fixtures, too
 
 _LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
 

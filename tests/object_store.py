@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from adarelu_sweep.storing import objects
 from tests.proxy import Fate, Proxy
 from tests.waiting import wait_until
 
@@ -217,6 +218,13 @@ def reached_store(
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def reached(reached_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The same, whose client is impatient."""
+    monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
+    return reached_store
 
 
 _NUMBERS = count()

@@ -532,7 +532,7 @@ class Bench:
         settings = trial_settings(SMALL, "relu", epochs=epochs)
         place = str(self.folder / "trial")
         trial = TrialOrder(number=0, settings=settings, folder=place, threads=1, **order)
-        self.worker.send(Task(trials=[trial], data_folder=str(self.folder)))
+        self.worker.send(Task(trials=[trial], data_origin=str(self.folder)))
 
     def hear(self, kind: type[Message]) -> Any:
         while True:

@@ -32,7 +32,7 @@ from adarelu_sweep.diagnosing.devices import memory, processor, torch_on_devices
 from adarelu_sweep.diagnosing.doctor import Check, checks, examine
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.diagnosing.installation import versions
-from adarelu_sweep.diagnosing.places import data_folder, home_filesystem, home_folder, storage
+from adarelu_sweep.diagnosing.places import data_origin, home_filesystem, home_folder, storage
 from adarelu_sweep.diagnosing.tracking_server import other_server, own_server
 from adarelu_sweep.home import Home
 from adarelu_sweep.supervising.gpus import Gpu, list_gpus, recorded
@@ -255,19 +255,19 @@ def test_a_home_that_is_there_or_cannot_be(tmp_path: Path) -> None:
     below_a_file = Home(tmp_path / "file" / "home")
     (tmp_path / "file").write_text("")
     assert home_folder(below_a_file).state is State.FAILED
-    assert data_folder(tmp_path / "file").state is State.FAILED
-    assert data_folder(tmp_path / "none").state is State.ABSENT
-    assert data_folder(tmp_path).state is State.OK
+    assert data_origin(tmp_path / "file").state is State.FAILED
+    assert data_origin(tmp_path / "none").state is State.ABSENT
+    assert data_origin(tmp_path).state is State.OK
 
 
 ON_A_DISK = 'mount -t tmpfs -o "$0" none "$1" && shift && exec "$@"'
 LOOK = """
 import json, sys
 from pathlib import Path
-from adarelu_sweep.diagnosing.places import data_folder, free_disk, home_folder
+from adarelu_sweep.diagnosing.places import data_origin, free_disk, home_folder
 from adarelu_sweep.home import Home
 home = Home(Path(sys.argv[1]) / "home")
-findings = [home_folder(home), free_disk(home), data_folder(home.root.parent)]
+findings = [home_folder(home), free_disk(home), data_origin(home.root.parent)]
 print(json.dumps([finding.as_dict() for finding in findings]))
 """
 

@@ -113,7 +113,7 @@ def task(*settings: TrialSettings, folder: Path, first: int = 0) -> Task:
             TrialOrder(number=number, settings=each, folder=str(folder / str(number)), threads=1)
             for number, each in enumerate(settings, start=first)
         ],
-        data_folder=str(folder),
+        data_origin=str(folder),
     )
 
 

@@ -22,6 +22,7 @@ from adarelu_sweep.storing.places import (
     place_at,
     remove_all,
     require_usable,
+    state_of,
     write_whole,
 )
 from adarelu_sweep.training.history import CHECKPOINT, EpochRecord, History
@@ -30,13 +31,6 @@ from tests.object_store import SECRET, Fault, ObjectStore
 from tests.waiting import wait_until
 
 WRITES = ("PUT", "POST")
-
-
-@pytest.fixture
-def reached(reached_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """A store that this process has access to; its client is impatient."""
-    monkeypatch.setattr(objects, "_READ_TIMEOUT", 2)
-    return reached_store
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -76,6 +70,26 @@ def test_the_file_before_is_kept(place: Place) -> None:
         write_whole(place / "file", content, before="earlier")
     assert (place / "file").read_bytes() == b"third"
     assert (place / "earlier").read_bytes() == b"second"
+
+
+def test_another_file_has_another_state(place: Place) -> None:
+    states = [state_of(place / "file")]
+    for content in (b"one", b"two", b"longer"):
+        write_whole(place / "file", content)
+        states.append(state_of(place / "file"))
+        assert state_of(place / "file") == states[-1]
+    assert states[0] is state_of(place) is None
+    assert len(set(states)) == 4
+
+
+def test_files_are_found_by_the_ends_of_their_names(place: Place) -> None:
+    for file in ("one.npz", "two.npz", "three.txt"):
+        write_whole(place / file, b"content")
+    deeper = place / "deeper"
+    deeper.mkdir()
+    write_whole(deeper / "four.npz", b"content")
+    assert sorted(file.name for file in place.glob("*.npz")) == ["one.npz", "two.npz"]
+    assert not list((place / "nothing").glob("*.npz"))
 
 
 def test_a_file_is_moved_and_discarded(place: Place) -> None:
@@ -317,7 +331,7 @@ def test_a_place_has_an_address(tmp_path: Path) -> None:
     assert isinstance(place_at("s3://bucket"), ObjectPath)
 
 
-def test_only_who_keeps_checkpoints_in_a_store_gets_its_credentials(
+def test_only_who_needs_a_store_gets_its_credentials(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = ("AWS_SECRET_ACCESS_KEY", "FSSPEC_S3_SECRET")  # of botocore, and of fsspec
@@ -325,6 +339,8 @@ def test_only_who_keeps_checkpoints_in_a_store_gets_its_credentials(
         monkeypatch.setenv(name, SECRET)
     slot = Slot(0, 1)
     assert set(names) <= environment(slot, credentials_for("s3://bucket/x")).keys()
+    both = (None, "/a/folder", "s3://bucket/x")
+    assert set(names) <= environment(slot, credentials_for(*both)).keys()
     for place in ("/a/folder", None):
         assert SECRET not in environment(slot, credentials_for(place)).values()
     assert SECRET not in concealed(f"rejected: {SECRET}")

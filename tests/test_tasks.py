@@ -88,7 +88,7 @@ def pack(folder: Path, *seeds: int, activation: str = "adarelu") -> Task:
             )
             for seed in seeds
         ],
-        data_folder=str(folder),
+        data_origin=str(folder),
     )
 
 

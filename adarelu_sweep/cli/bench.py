@@ -87,7 +87,7 @@ def bench_command(
     threads: int | None,
     packs: tuple[str, ...],
     rounds: int | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     style: str,
     no_save: bool,
 ) -> None:
@@ -103,6 +103,7 @@ def bench_command(
     from adarelu_sweep.benchmarking.estimate import Estimate
     from adarelu_sweep.benchmarking.measured import Measurements
     from adarelu_sweep.benchmarking.running import Effort, measure_devices
+    from adarelu_sweep.datasets.origin import brought
     from adarelu_sweep.home import Home
     from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
     from adarelu_sweep.studies.reading import read_study
@@ -112,13 +113,14 @@ def bench_command(
 
     effort = Effort(_sizes(packs), rounds, loaders=min(4, available_cores()))
     here = Home.locate(home)
-    data_folder = here.data_folder(data_dir)
+    origin = here.data_origin(data_dir)
     if study_file is not None:
         if networks or activations or precisions or batch_size is not None:
             raise click.UsageError("a --study has its own settings: change them with --set")
         study = read_study(study_file, overrides)
         for line in plug_ins(study):  # before any of them runs
             click.echo(line, err=True)
+        data_folder = brought(study.matrix.dataset, origin)
         groups = groups_of([study], data_folder, all_in_packs=True)
     else:
         if overrides:
@@ -126,7 +128,7 @@ def bench_command(
         size = 32 if batch_size is None else batch_size
         formats = dict.fromkeys(precisions or ["fp32"])
         built_in = [study_of_built_in(networks, activations, one, size) for one in formats]
-        groups = groups_of(built_in, data_folder, all_in_packs=effort.packs is not None)
+        groups = groups_of(built_in, brought([], origin), all_in_packs=effort.packs is not None)
     chosen, warnings = choose_gpus(gpus)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)

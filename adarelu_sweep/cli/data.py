@@ -16,26 +16,25 @@ def data_command() -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @options.home_option
 @options.data_option
-def fetch_names(names: tuple[str, ...], home: Path | None, data_dir: Path | None) -> None:
+def fetch_names(names: tuple[str, ...], home: Path | None, data_dir: str | None) -> None:
     """Download and verify data sets that are not there yet."""
-    from adarelu_sweep.datasets.sources import fetch
+    from adarelu_sweep.datasets.origin import provide
     from adarelu_sweep.home import Home
 
-    folder = Home.locate(home).data_folder(data_dir)
+    origin = Home.locate(home).data_origin(data_dir)
     for name in names:
-        click.echo(f"{name}: {fetch(name, folder).where}")
+        click.echo(f"{name}: {provide(name, origin)}")
 
 
 @data_command.command("list")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @options.home_option
 @options.data_option
-def list_names(names: tuple[str, ...], home: Path | None, data_dir: Path | None) -> None:
+def list_names(names: tuple[str, ...], home: Path | None, data_dir: str | None) -> None:
     """Say where data sets are; without names, all that are known."""
-    from adarelu_sweep.datasets import sources
+    from adarelu_sweep.datasets.origin import known, where
     from adarelu_sweep.home import Home
 
-    folder = Home.locate(home).data_folder(data_dir)
-    for name in names or sources.names(folder):
-        status = sources.check(name, folder)
-        click.echo(f"{name}: {status.where}" if status.present else f"{name}: not there")
+    origin = Home.locate(home).data_origin(data_dir)
+    for name in names or known(origin):
+        click.echo(f"{name}: {where(name, origin) or 'not there'}")

@@ -23,7 +23,7 @@ from adarelu_sweep.cli import options
 def doctor_command(
     ctx: click.Context,
     home: Path | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -44,7 +44,7 @@ def doctor_command(
     uri = take_credentials(with_password(tracking_uri)) if tracking_uri else None
     here = Home.locate(home)
     findings = []
-    for finding in examine(checks(here, here.data_folder(data_dir), uri)):
+    for finding in examine(checks(here, here.data_origin(data_dir), uri)):
         findings.append(finding)
         if not as_json:
             click.echo(finding)

@@ -18,8 +18,10 @@ home_option: Decorator = click.option(
 )
 data_option: Decorator = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the data sets.  [default: $ADARELU_SWEEP_DATA, else HOME/data]",
+    type=click.Path(file_okay=False),
+    metavar="DIR|URI",
+    help="Folder of the data sets, or where they are in a store, as s3://BUCKET/PREFIX.  "
+    "[default: $ADARELU_SWEEP_DATA, else HOME/data]",
 )
 
 

@@ -59,7 +59,7 @@ def launch_command(
     ray_address: str | None,
     gpus_per_worker: float | None,
     pack: str | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     tracking_uri: str | None,
     detach: bool,
     report_to: int | None,
@@ -129,7 +129,7 @@ def resume_command(
     ray_address: str | None,
     gpus_per_worker: float | None,
     pack: str | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     retry_failed: bool,
     detach: bool,
     report_to: int | None,
@@ -175,9 +175,10 @@ def validate_command(
     gpus: str | None,
     workers: int | None,
     pack: str | None,
-    data_dir: Path | None,
+    data_dir: str | None,
 ) -> None:
     """Check STUDY.toml and show its plan: trials, epochs, slots, disk. Trains nothing."""
+    from adarelu_sweep.datasets.origin import brought
     from adarelu_sweep.home import Home
     from adarelu_sweep.studies.reading import read_study
     from adarelu_sweep.supervising.outline import outline, plug_ins
@@ -186,12 +187,12 @@ def validate_command(
 
     study = read_study(study_file, overrides)
     here = Home.locate(home)
-    data_folder = here.data_folder(data_dir)
     for line in plug_ins(study):  # before any of them runs
         click.echo(line)
     given: dict[str, Given] = {"--set": overrides, "--gpus": gpus, "--workers": workers}
     given |= {"--home": home, "--data-dir": data_dir}
     bench = ["adarelu-sweep", "bench", "--study", str(study_file), *written(given)]
+    data_folder = brought(study.matrix.dataset, here.data_origin(data_dir))
     plan = outline(study, data_folder, gpus, workers, pack_size(pack), here, shlex.join(bench))
     rehearse(study, data_folder)
     click.echo(plan)

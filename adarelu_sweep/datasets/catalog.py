@@ -11,6 +11,7 @@ from adarelu_sweep.components import unknown
 from adarelu_sweep.datasets import idx, npz
 from adarelu_sweep.datasets.arrays import DamagedError
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.storing.places import Place
 
 PREPARED = "prepared"
 """The folder, below that of the data, of data sets as they are mapped (``datasets.prepared``)."""
@@ -121,10 +122,29 @@ def limited(size: int, limit: int | None) -> int:
     return size if limit is None else min(size, limit)
 
 
-def names(data_dir: Path) -> list[str]:
+def names(data_dir: Place) -> list[str]:
     """Return the built-in names, then those of the other npz files in the data folder."""
-    own = sorted(path.stem for path in data_dir.glob("*.npz") if _is_name(path.stem))
-    return [*BUILT_IN, *(name for name in own if name not in BUILT_IN)]
+    own = sorted(file.name.removesuffix(".npz") for file in data_dir.glob("*.npz"))
+    return [*BUILT_IN, *(name for name in own if name not in BUILT_IN and _is_name(name))]
+
+
+def forms(name: str) -> list[list[tuple[str, ...]]]:
+    """Return the files below a data folder that make a data set up, one list for each form.
+
+    A file may have any of the names that are given for it. As in ``check``, the first form comes
+    first, and the same names are refused. What ``download`` makes a data set of is a form, too.
+    """
+    _require_name(name)
+    possible: list[list[tuple[str, ...]]] = [[(f"{name}.npz",)]]
+    if (known := BUILT_IN.get(name)) is None:
+        return possible
+    if not known.torchvision:
+        return [*possible, []]
+    if known.batches:
+        possible.append([(f"{known.folder}/{file}",) for file in known.batches])
+        return [*possible, [(known.archive,)]]
+    plain = [f"{known.folder}/{file}" for file in idx.NAMES.values()]
+    return [*possible, [(file, f"{file}.gz") for file in plain]]
 
 
 def check(name: str, data_dir: Path) -> Status:
@@ -133,11 +153,7 @@ def check(name: str, data_dir: Path) -> Status:
     ``<name>.npz`` in the data folder comes first, then torchvision's own files there. Raises
     UserError when the name is not known, and when a file is there but damaged or of the wrong kind.
     """
-    if not _is_name(name):
-        raise UserError(
-            f"{name!r} is not a name for a data set: use letters, digits, '_', '-' and '.', "
-            "and start with a letter, a digit or '_'"
-        )
+    _require_name(name)
     with damage_explained(name, data_dir):
         if data_dir.exists() and not data_dir.is_dir():
             raise UserError(f"the data folder {data_dir} is not a folder: choose another one")
@@ -173,6 +189,14 @@ def damage_explained(name: str, data_dir: Path) -> Iterator[None]:
 
 def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
+
+
+def _require_name(name: str) -> None:
+    if not _is_name(name):
+        raise UserError(
+            f"{name!r} is not a name for a data set: use letters, digits, '_', '-' and '.', "
+            "and start with a letter, a digit or '_'"
+        )
 
 
 def _has_batches(folder: Path, batches: Mapping[str, int]) -> bool:

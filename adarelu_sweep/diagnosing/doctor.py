@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from adarelu_sweep.datasets.origin import Origin
 from adarelu_sweep.diagnosing import data, database, devices, installation, places, tracking_server
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.errors import UserError
@@ -32,7 +32,7 @@ class Check:
     """Seconds after which it is reported as one that gives no answer."""
 
 
-def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Check]:
+def checks(home: Home, data_origin: Origin, tracking_uri: str | None) -> list[Check]:
     """Return what there is to look at.
 
     ``tracking_uri`` is the tracking server that was asked for, without credentials, or None for the
@@ -69,8 +69,8 @@ def checks(home: Home, data_folder: Path, tracking_uri: str | None) -> list[Chec
         Check("storage", "folders", kept),
         *elsewhere,
         Check("storage", "checkpoints", partial(places.checkpoints_elsewhere, home), 2 * _PATIENCE),
-        Check("data", "folder", partial(places.data_folder, data_folder)),
-        Check("data", "sets", partial(data.data_sets, data_folder)),
+        Check("data", "folder", partial(places.data_origin, data_origin), 2 * _PATIENCE),
+        Check("data", "sets", partial(data.data_sets, data_origin), 2 * _PATIENCE),
     ]
 
 

@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from adarelu_sweep.datasets.origin import Origin
 from adarelu_sweep.diagnosing.database import recorded_plans
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import filesystem, home_warnings
 from adarelu_sweep.home import Home
-from adarelu_sweep.storing.objects import StorageError
+from adarelu_sweep.storing.objects import ObjectPath, StorageError
 from adarelu_sweep.supervising.disk import free_bytes
 from adarelu_sweep.tracking.artifact_place import problem_with
 from adarelu_sweep.wording import count, size
@@ -77,8 +78,10 @@ def checkpoints_elsewhere(home: Home) -> Iterator[Finding]:
             yield Finding("storage", "checkpoints", State.OK, f"{record.place}, can be read")
 
 
-def data_folder(folder: Path) -> Finding:
-    """Say where data sets lie; it need not be written unless one is fetched."""
+def data_origin(folder: Origin) -> Finding:
+    """Say where data sets come from; it need not be written unless one is fetched."""
+    if not isinstance(folder, Path):
+        return _store("data", "store", folder)
     if not folder.exists():
         return Finding("data", "folder", State.ABSENT, f"{folder} is made by the first fetch")
     if not folder.is_dir():
@@ -86,6 +89,16 @@ def data_folder(folder: Path) -> Finding:
         return Finding("data", "folder", State.FAILED, f"{folder} is not a folder", remedy)
     writable = "" if _writable(folder) else ", read-only: nothing can be fetched into it"
     return Finding("data", "folder", State.OK, f"{folder}{writable}")
+
+
+def _store(area: str, name: str, place: ObjectPath) -> Finding:
+    """Say whether a place in a store can be read."""
+    try:
+        (place / "any").exists()
+    except (StorageError, UserError) as error:
+        remedy = "start or mend the store, and see which account the environment names"
+        return Finding(area, name, State.FAILED, str(error), remedy)
+    return Finding(area, name, State.OK, f"{place}, can be read")
 
 
 def _folder(area: str, name: str, folder: Path, made: str) -> Finding:

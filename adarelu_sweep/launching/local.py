@@ -150,8 +150,8 @@ class LocalLauncher(Launcher):
 def environment(slot: Slot, granted: Sequence[str] = ()) -> dict[str, str]:
     """Return a worker's environment: its own GPU or no GPU, its threads, and no credentials.
 
-    But for those that are ``granted``, by what the names of their variables begin with: who keeps
-    checkpoints in a store needs the store's.
+    But for those that are ``granted``, by what the names of their variables begin with: who has
+    checkpoints or data sets in a store needs the store's.
     """
     withheld = tuple(each for each in _WITHHELD if each not in granted)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(withheld)}

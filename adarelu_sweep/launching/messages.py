@@ -40,7 +40,8 @@ class Task(Message):
 
     kind: Literal["task"] = "task"
     trials: list[TrialOrder]
-    data_folder: str
+    data_origin: str
+    """Where data sets come from: a folder's whole path, or an address in a store."""
     heartbeat: float = 10.0
     """Seconds, at most, from one sign of progress to the next while steps are done."""
     fence: Fence | None = None

@@ -34,11 +34,11 @@ class Host:
 
     Args:
         slot: The worker's slot; which GPU it has, Ray has said by then.
-        log: Where its output goes: below the home, which this node shares unless ``granted`` says
-            that checkpoints are in a store.
+        log: Where its output goes: below the home, if this node shares it.
         folder: The supervisor's current folder, where a user's components may lie.
         environment: What a worker gets of the supervisor's environment. The rest is the node's.
         granted: Which credentials a worker gets of the node's environment: ``local.environment``.
+        needs_home: Whether this node has to share the home: not if checkpoints are in a store.
 
     Raises RuntimeError, in one line, where the node lacks what every worker needs: that is a failed
     start and costs no trial anything.
@@ -51,13 +51,14 @@ class Host:
         folder: str,
         environment: Mapping[str, str],
         granted: Sequence[str] = (),
+        needs_home: bool = True,
     ) -> None:
-        if granted:
-            if find_spec("s3fs") is None:
-                raise RuntimeError(
-                    f"s3fs, which checkpoints need, is not installed on {socket.gethostname()}: "
-                    "pip install 'adarelu-sweep[s3]' there"
-                )
+        if granted and find_spec("s3fs") is None:
+            raise RuntimeError(
+                f"s3fs, which the study's store needs, is not on {socket.gethostname()}: "
+                "pip install 'adarelu-sweep[s3]' there"
+            )
+        if not needs_home:
             Path(log).parent.mkdir(parents=True, exist_ok=True)
         elif not Path(log).parent.is_dir():
             raise RuntimeError(

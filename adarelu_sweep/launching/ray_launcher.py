@@ -161,6 +161,7 @@ class RayLauncher(Launcher):
         cluster: Where they run; it is left at the end.
         slots: Its slots, which are offered anew as nodes come and go.
         granted: Which credentials a worker gets of its node's environment.
+        needs_home: Whether the nodes have to share the home.
     """
 
     offers = True
@@ -173,6 +174,7 @@ class RayLauncher(Launcher):
         cluster: RayCluster,
         slots: ClusterSlots,
         granted: Sequence[str] = (),
+        needs_home: bool = True,
     ) -> None:
         self._report = report
         self._logs = logs
@@ -180,6 +182,7 @@ class RayLauncher(Launcher):
         self._cluster = cluster
         self._slots = slots
         self._granted = granted
+        self._needs_home = needs_home
         self._workers: list[RayWorker] = []
         self._glancing = Lock()
         self._closed = Flag()
@@ -207,7 +210,14 @@ class RayLauncher(Launcher):
                 max_restarts=0,  # a worker that is lost is the supervisor's to replace
                 **placing,
             )
-            .remote(slot, str(log.resolve()), str(Path.cwd()), environment, self._granted)
+            .remote(
+                slot,
+                str(log.resolve()),
+                str(Path.cwd()),
+                environment,
+                self._granted,
+                self._needs_home,
+            )
         )
         worker = RayWorker(slot, self._report, actor, self)
         self._workers = [worker, *(each for each in self._workers if not each.is_gone)]

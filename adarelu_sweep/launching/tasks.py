@@ -5,10 +5,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
+from adarelu_sweep.datasets.origin import at_hand
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.launching.guard import Guard
 from adarelu_sweep.launching.messages import (
@@ -32,8 +33,10 @@ from adarelu_sweep.training.memory import is_out_of_memory, memory_of
 from adarelu_sweep.training.pack import Pack, PackError
 from adarelu_sweep.training.stopping import StopRequestedError
 
-_PAUSE = 1.0  # seconds between two attempts at what a store has of a trial
+_PAUSE = 1.0  # seconds between two attempts at what a store has for a trial
 _SUPERSEDED = "another supervisor has taken the study: nothing more of it is written here"
+
+T = TypeVar("T")
 
 
 class Supervision(Protocol):
@@ -166,39 +169,66 @@ class TaskRunner:
     def _build(
         self, order: TrialOrder, task: Task, supervision: Supervision, guard: Guard
     ) -> Trial:
-        """Take a trial up; as long as what may have its checkpoint is away, wait."""
-        dataset = self._load(order, Path(task.data_folder))
+        """Take a trial up; as long as the store is away that may have what it needs, wait."""
+        stop_requested = _between_steps(supervision, task.heartbeat, guard)
+
+        def go_on() -> None:
+            if stop_requested():
+                raise StopRequestedError
+
+        def once_there(what: str, take: Callable[[], T]) -> T:
+            told = False
+            while True:
+                try:
+                    return take()
+                except StorageError as error:
+                    if not told:
+                        text = f"it waits for {what} ({error})"
+                        supervision.send(Note(trial=order.number, text=text))
+                        told = True
+                go_on()
+                time.sleep(_PAUSE)
+
+        dataset = once_there("its data set", lambda: self._load(order, task.data_origin, go_on))
         # One that does not serve is of another arm, which had its turn: its memory is wanted.
         self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
         lane = self._free.pop() if self._free else None
-        stop_requested = _between_steps(supervision, task.heartbeat, guard)
-        told = False
-        while True:
-            try:
-                return _taken_up(order, dataset, lane, guard, stop_requested)
-            except StorageError as error:
-                if not told:
-                    text = f"it waits for what may be stored of it ({error})"
-                    supervision.send(Note(trial=order.number, text=text))
-                    told = True
-            if stop_requested():
-                raise StopRequestedError
-            time.sleep(_PAUSE)
+        return once_there(
+            "what may be stored of it",
+            lambda: _taken_up(order, dataset, lane, guard, stop_requested),
+        )
 
-    def _load(self, order: TrialOrder, data_folder: Path) -> ResidentDataset:
+    def _load(self, order: TrialOrder, origin: str, go_on: Callable[[], None]) -> ResidentDataset:
         settings = order.settings
-        key = (settings.dataset, data_folder, settings.data)
+        key = (settings.dataset, origin, settings.data)
         if self._dataset is None or key != self._dataset_key:
             self._free, self._dataset = [], None  # let the memory go before more is asked for
             self._dataset = ResidentDataset.load(
                 settings.dataset,
-                data_folder,
+                _at_hand(settings.dataset, origin, go_on),
                 self._device,
                 settings.data.train_limit,
                 settings.data.test_limit,
             )
             self._dataset_key = key
         return self._dataset
+
+
+def _at_hand(name: str, origin: str, go_on: Callable[[], None]) -> Path:
+    """Return where a data set is to be read, copied from its store if need be."""
+    place = place_at(origin)
+    if isinstance(place, Path):
+        return at_hand(name, place, go_on)
+    given_up = Event()
+
+    def check() -> None:  # in a thread of its own, which says nothing to the supervisor
+        if given_up.is_set():
+            raise StopRequestedError
+
+    try:
+        return awaited(place, lambda: at_hand(name, place, check), go_on)
+    finally:
+        given_up.set()
 
 
 def _taken_up(

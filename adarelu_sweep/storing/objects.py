@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, cast
 
 from adarelu_sweep.errors import UserError
@@ -88,12 +89,28 @@ class ObjectPath:
 
     def exists(self) -> bool:
         """Return whether there is such an object."""
+        return self.state() is not None
+
+    def state(self) -> str | None:
+        """Return what is another where the object is another one; None if there is none."""
         with self._explained():
             try:
-                return bool(self._store.info(self.address)["type"] == "file")
+                found = self._store.info(self.address)
             except FileNotFoundError:
                 self._require_bucket()
-                return False
+                return None
+        return f"{found['ETag']} {found['size']}" if found["type"] == "file" else None
+
+    def glob(self, pattern: str) -> list["ObjectPath"]:
+        """Return the objects directly below it whose names match."""
+        with self._explained():
+            try:
+                found = self._store.ls(self.address, detail=True)
+            except FileNotFoundError:
+                self._require_bucket()
+                return []
+        names = [one["name"].rpartition("/")[2] for one in found if one["type"] == "file"]
+        return [self / name for name in names if fnmatchcase(name, pattern)]
 
     def write(self, *content: bytes | memoryview, before: "ObjectPath | None" = None) -> None:
         """Write it whole or not at all, the one that is there being kept as ``before`` if given.

@@ -32,9 +32,10 @@ def place_at(address: str) -> Place:
     return folder
 
 
-def credentials_for(address: str | None) -> tuple[str, ...]:
-    """Return what the names of the environment variables begin with that give access to a place."""
-    return CREDENTIALS if address and isinstance(place_at(address), ObjectPath) else ()
+def credentials_for(*addresses: str | None) -> tuple[str, ...]:
+    """Return what the names of the environment variables begin with that give access to places."""
+    stores = (address and isinstance(place_at(address), ObjectPath) for address in addresses)
+    return CREDENTIALS if any(stores) else ()
 
 
 def write_whole(place: Place, *content: bytes | memoryview, before: str | None = None) -> None:
@@ -75,6 +76,16 @@ def move(place: Place, name: str) -> None:
             place.replace(place.with_name(name))
         case Path():
             place.replace(place.with_name(name))
+
+
+def state_of(place: Place) -> str | None:
+    """Return what is another where a file is another one; None if there is no file."""
+    if isinstance(place, ObjectPath):
+        return place.state()
+    if not place.is_file():
+        return None
+    found = place.stat()
+    return f"{found.st_mtime_ns} {found.st_size}"
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class StudyRecord(BaseModel):
     tracking_uri: str | None = None
     """The tracking server given, without credentials; None for the home's own."""
     data_folder: str | None = None
-    """The data folder given; None for the default."""
+    """Where data sets come from, if that was given: a folder, or an address in a store."""
     gpus: str | None = None
     """The GPUs given; None for the default."""
     workers: int | None = None

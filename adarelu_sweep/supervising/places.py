@@ -47,6 +47,7 @@ def on_ray(
     workers: int | None,
     threads: int | None,
     granted: Sequence[str] = (),
+    needs_home: bool = True,
 ) -> Place:
     """Return the place whose workers are spread over a Ray cluster.
 
@@ -57,6 +58,7 @@ def on_ray(
         workers: How many slots there are to be, at most.
         threads: CPU threads of a slot where they are given already.
         granted: Which credentials the workers get of their nodes' environments.
+        needs_home: Whether the nodes have to share the home.
 
     Raises UserError for what the cluster cannot give, or where there is none.
     """
@@ -72,5 +74,7 @@ def on_ray(
         raise
     from adarelu_sweep.launching.ray_launcher import RayLauncher
 
-    launcher = partial(RayLauncher, cluster=cluster, slots=slots, granted=granted)
+    launcher = partial(
+        RayLauncher, cluster=cluster, slots=slots, granted=granted, needs_home=needs_home
+    )
     return Place(slots.update(nodes), slots.division.threads, launcher)

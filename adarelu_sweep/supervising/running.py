@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 
+from adarelu_sweep.datasets.origin import Origin
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.secrets import in_one_line
@@ -59,7 +59,7 @@ class Surroundings:
 
     home: Home
     place: Place
-    data_folder: Path
+    data_origin: Origin
     tracking_uri: str | None
     """The tracking server's address; None for the home's own."""
     pack: int
@@ -85,7 +85,7 @@ def run(ledger: StudyLedger, agenda: Agenda, where: Surroundings, screen: Screen
         where.place.slots,
         delivery,
         display,
-        where.data_folder,
+        where.data_origin,
         record.study.execution,
         Packing(where.pack, where.home),
         ledger.patience,

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
+from adarelu_sweep.datasets.origin import Origin
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Event, Gone, Launcher, Offer, Placed, Slot, Worker
 from adarelu_sweep.launching.messages import (
@@ -81,7 +81,7 @@ class Supervisor:
         slots: Where workers may run.
         delivery: Brings the tracker up to date in the background.
         display: Shows progress.
-        data_folder: Where the workers find data sets.
+        data_origin: Where the workers' data sets come from.
         execution: When to retry, and what to keep.
         packing: How many trials a worker may train at once.
         patience: Waits while there is no room to write.
@@ -96,7 +96,7 @@ class Supervisor:
         slots: Sequence[Slot],
         delivery: Delivery,
         display: Display,
-        data_folder: Path,
+        data_origin: Origin,
         execution: ExecutionSettings,
         packing: Packing,
         patience: Patience,
@@ -106,7 +106,7 @@ class Supervisor:
         self._crew = Crew(launcher, slots, execution.stall_timeout)
         self._inbox = inbox
         self._display = display
-        self._data_folder = data_folder
+        self._data_origin = data_origin
         self._execution = execution
         self._silence = f"made no progress for {execution.stall_timeout:g} s and was killed"
         self._patience = patience
@@ -352,7 +352,7 @@ class Supervisor:
         orders = [self._order(job) for job in jobs]
         task = Task(
             trials=orders,
-            data_folder=str(self._data_folder),
+            data_origin=str(self._data_origin),
             heartbeat=heartbeat,
             fence=self._fence,
         )

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from adarelu_sweep._version import __version__
+from adarelu_sweep.datasets.origin import Origin, brought
 from adarelu_sweep.datasets.sources import check, fetch
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.secrets import without_password
+from adarelu_sweep.storing.objects import ObjectPath
 from adarelu_sweep.storing.places import credentials_for, place_at, require_usable
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
@@ -64,7 +67,7 @@ class Machine:
 
     gpus: str | None = None
     workers: int | None = None
-    data_folder: Path | None = None
+    data_origin: str | None = None
     pack: int | None = None
     """How many trials a worker is to train at once, or ``packing.AUTO``."""
     launcher: LauncherName | None = None
@@ -74,12 +77,14 @@ class Machine:
     def place(
         self,
         study: Study,
+        origin: Origin,
         remembered: StudyRecord | None,
         console: Console,
         claims: Claims,
     ) -> Place:
         """Return where the workers are to run; what is not said anew is as at launch."""
-        granted = credentials_for(study.execution.checkpoints)
+        checkpoints = study.execution.checkpoints
+        granted = credentials_for(checkpoints, str(origin))
         name = self.launcher or (remembered.launcher if remembered else "local")
         if name == "local":
             if self.ray_address is not None or self.gpus_per_worker is not None:
@@ -94,7 +99,8 @@ class Machine:
         share = given("gpus_per_worker")
         share = 1.0 if share is None else share
         address, gpus, workers = (given(each) for each in ("ray_address", "gpus", "workers"))
-        return on_ray(address, gpus, share, workers, threads, granted)
+        needs_home = not credentials_for(checkpoints)
+        return on_ray(address, gpus, share, workers, threads, granted, needs_home)
 
     def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
         """Return the slots, with warnings shown and the GPUs claimed.
@@ -132,15 +138,16 @@ def launch(
     ledger.refuse_existing(study.name)
     with no_room_explained(home.root), Claims(home, study.name) as claims:
         _make_place(study)
-        place = machine.place(study, None, screen.console, claims)
+        origin = home.data_origin(machine.data_origin)
+        place = machine.place(study, origin, None, screen.console, claims)
         if tracking_uri is not None:
             tracking_uri = take_credentials(with_password(tracking_uri))
             require_answer(tracking_uri)
         elif authentication.is_on(home):
             authentication.require_credentials()
-        data_folder = home.data_folder(machine.data_folder)
-        require_data(study, data_folder, screen.console)
-        rehearse(study, data_folder)
+        rehearse(study, require_data(study, origin, screen.console))
+        # A store is the study's, wherever it is resumed; a folder that nobody named is the home's.
+        is_kept = machine.data_origin or isinstance(origin, ObjectPath)
         record = StudyRecord(
             uid=uuid.uuid4().hex,
             study=study,
@@ -148,7 +155,7 @@ def launch(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
             tracking_uri=without_password(tracking_uri) if tracking_uri else None,
-            data_folder=str(data_folder) if machine.data_folder else None,
+            data_folder=str(origin) if is_kept else None,
             gpus=machine.gpus,
             workers=machine.workers,
             threads=place.threads,
@@ -167,7 +174,7 @@ def launch(
                 fence = take_place(record, new=True)  # first: no study is without its mark
                 study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
-            where = Surroundings(home, place, data_folder, tracking_uri, record.pack, fence)
+            where = Surroundings(home, place, origin, tracking_uri, record.pack, fence)
             return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -206,13 +213,11 @@ def resume(
             return study_ledger, ending
         _warn_of_runs_elsewhere(record, home, screen.console)
         fence = take_place(record)
-        place = machine.place(record.study, record, screen.console, claims)
+        origin = home.data_origin(machine.data_origin, record.data_folder)
+        place = machine.place(record.study, origin, record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
-        remembered = Path(record.data_folder) if record.data_folder else None
-        data_folder = home.data_folder(machine.data_folder, remembered)
-        require_data(record.study, data_folder, screen.console)
-        rehearse(record.study, data_folder)
+        rehearse(record.study, require_data(record.study, origin, screen.console))
         if is_new:
             agenda.keep_confirmed()
             study_ledger = ledger.extend(record)
@@ -221,16 +226,22 @@ def resume(
             agenda.retry_failed()
             agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         pack = record.pack if machine.pack is None else machine.pack
-        where = Surroundings(home, place, data_folder, tracking_uri, pack, fence)
+        where = Surroundings(home, place, origin, tracking_uri, pack, fence)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
 
-def require_data(study: Study, data_folder: Path, console: Console) -> None:
-    """Make sure that every data set of a study is there and whole; download what is not."""
+def require_data(study: Study, origin: Origin, console: Console) -> Path:
+    """Make sure that every data set of a study is there and whole; return the folder that has them.
+
+    What a folder lacks is downloaded; what is in a store is copied to this machine.
+    """
+    say = partial(console.print, **_PLAIN)
+    folder = brought(study.matrix.dataset, origin, say)
     for name in study.matrix.dataset:
-        if not check(name, data_folder).present:
-            console.print(f"Fetching {name} into {data_folder}", **_PLAIN)
-            fetch(name, data_folder)
+        if not check(name, folder).present:
+            say(f"Fetching {name} into {folder}")
+            fetch(name, folder)
+    return folder
 
 
 def _make_place(study: Study) -> None:
