@@ -177,6 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.random", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(2**32))
+    parser.add_argument("--kind", choices=KINDS, help="of which all studies are; else they vary")
     parser.add_argument("--folder", type=Path, help="where all of it lies; kept after a failure")
     parser.add_argument("--write", type=Path, help="file whose section on this is replaced")
     options = parser.parse_args()
@@ -184,16 +185,17 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="random-kills-"))
     print(f"in {folder}", flush=True)
     tally = Tally()
+    turns = (options.kind,) if options.kind else _TURNS
     until = time.monotonic() + 60 * options.minutes
     with _stage(folder / "undisturbed") as calm, _stage(folder / "disturbed") as stage:
         references = {
             name: calm.reference(kind.text, name, kind.undisturbed)
             for name, kind in KINDS.items()
-            if kind.repeats
+            if kind.repeats and name in turns
         }
         random = Random(options.seed)
         while time.monotonic() < until:
-            kind = _TURNS[tally.studies.total() % len(_TURNS)]
+            kind = turns[tally.studies.total() % len(turns)]
             name = f"{kind}-{tally.studies.total()}"
             alone = random.random() < _NEW_HOME
             try:
@@ -206,6 +208,7 @@ def main() -> int:
     print(tally.table())
     if options.write:
         command = f"python -m {__spec__.name} --minutes {options.minutes:g} --seed {options.seed}"
+        command += f" --kind {options.kind}" if options.kind else ""
         write_section(options.write, "random", f"{conditions(command)}\n\n{tally.table()}")
     shutil.rmtree(folder)
     return 0
