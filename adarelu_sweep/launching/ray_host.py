@@ -55,7 +55,7 @@ class Host:
     ) -> None:
         if granted and find_spec("s3fs") is None:
             raise RuntimeError(
-                f"s3fs, which the study's store needs, is not on {socket.gethostname()}: "
+                f"s3fs, which a store needs, is not installed on {socket.gethostname()}: "
                 "pip install 'adarelu-sweep[s3]' there"
             )
         if not needs_home:
