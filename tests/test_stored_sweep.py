@@ -106,6 +106,8 @@ def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
         launched.communicate()
         err = command.run("resume", "small").stderr
     assert "resumed after epoch" in err
+    if "the report is not written" in err:  # it reads all, and each request may fail too often
+        command.succeed("report", "small")
     for fate in ("error", "cut request", "hang"):
         assert object_store.happened["PUT", fate] > 0, object_store.happened
     books = Books(command.home, "small")

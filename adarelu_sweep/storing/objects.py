@@ -79,9 +79,13 @@ class ObjectPath:
                 yield cast(BinaryIO, file)
 
     def read_bytes(self) -> bytes:
-        """Return all of it; raise FileNotFoundError if there is none."""
-        with self.open() as file:
-            return file.read()
+        """Return all of it, in one request; raise FileNotFoundError if there is none."""
+        with self._explained():
+            try:
+                return cast(bytes, self._store.cat_file(self.address, max_concurrency=1))
+            except FileNotFoundError:
+                self._require_bucket()
+                raise
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return all of it as text; raise FileNotFoundError if there is none."""
