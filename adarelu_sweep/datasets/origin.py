@@ -145,7 +145,8 @@ def _copied(
             with _turn(copies / f".{name}.copy.lock", between):
                 wanted = _required(name, origin)
                 if not _is_current(name, copies, wanted):
-                    say(f"Fetching {name} from {origin}")
+                    if wanted:
+                        say(f"Fetching {name} from {origin}")
                     _copy(name, origin, copies, wanted, between)
     return copies
 
