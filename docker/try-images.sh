@@ -80,6 +80,9 @@ chown 10001 "$volumes"/*
 chmod 755 "$volumes"
 server=$(buildah from --pull-never adarelu-sweep-mlflow)
 worker=$(buildah from --pull-never adarelu-sweep)
+# Else buildah 1.28 now and then mounts the image's own volume over the one that is given.
+buildah config --volume /var/lib/mlflow- "$server"
+buildah config --volume /var/lib/adarelu-sweep- "$worker"
 finish() {
     if [ -s "$volumes/mlflow/pid" ]; then kill "$(cat "$volumes/mlflow/pid")" 2>/dev/null && wait; fi || true
     buildah rm "$server" "$worker" >/dev/null
