@@ -104,6 +104,7 @@ class Agenda:
         self._home = home
         self._study = ledger.record.study
         self.study_name = self._study.name
+        """What its study is called."""
         self._jobs: dict[str, Job] = {}
         self._tally: Counter[TrialState] = Counter()
         self._known = {trial.cell: trial for trial in ledger.trials()}
