@@ -153,7 +153,13 @@ def test_a_store_that_is_not_the_one_is_told_before_anything_is_deleted(
         assert "\n" not in str(raised.value)
     assert len(reached.contents()) == 2
     deletion = Deletion("mine", home, keep_runs=False)
+    faults = Fault("error", methods=("DELETE",))
+    with reached.failing(faults), pytest.raises(UserError, match="not removed; delete again"):
+        deletion.carry_out()
+    assert len(reached.contents()) == 2
+    deletion = Deletion("mine", home, keep_runs=False)
     reached.abolish()
     with pytest.raises(UserError, match="there is no such bucket"):
         deletion.carry_out()
-    assert names(home) == ["mine"]
+    Deletion("mine", home, keep_runs=False, keep_checkpoints=True).carry_out()
+    assert names(home) == []

@@ -106,6 +106,7 @@ class Agenda:
         self.uid = ledger.record.uid
         """The study's."""
         self.study_name = self._study.name
+        """What its study is called."""
         self._jobs: dict[str, Job] = {}
         self._tally: Counter[TrialState] = Counter()
         self._known = {trial.cell: trial for trial in ledger.trials()}
