@@ -38,6 +38,7 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.launching.ray_host import Host
 from adarelu_sweep.training.history import MODEL, History
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.settings import TrialSettings
@@ -451,6 +452,14 @@ def test_a_worker_has_its_slots_environment_and_no_credentials(
     assert environment["PATH"] == os.environ["PATH"]
     assert "secret" not in environment.values()
     assert not [name for name in environment if name.startswith(("MLFLOW_", "AWS_"))]
+
+
+def test_a_node_that_lacks_the_home_has_no_worker_that_needs_it(tmp_path: Path) -> None:
+    """Whatever store its worker may read: its checkpoints would be lost with the node."""
+    log = tmp_path / "home" / "logs" / "worker-0.log"
+    with pytest.raises(RuntimeError, match="is not there on"):
+        Host(Slot(0, threads=1), str(log), str(tmp_path), {}, granted=("AWS_",), needs_home=True)
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(bench: Bench) -> None:

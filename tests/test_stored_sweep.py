@@ -1,7 +1,8 @@
-"""Whole sweeps whose checkpoints lie elsewhere than in the home: in a store, or in a folder."""
+"""Whole sweeps whose checkpoints, and data, lie elsewhere: in a store, or in a folder."""
 
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from adarelu_sweep.datasets.npz import save
+from adarelu_sweep.datasets.sources import read
 from adarelu_sweep.storing.marks import MARK, put_mark
+from adarelu_sweep.storing.places import place_at, write_whole
 from tests.chaos.books import Books, differences
 from tests.object_store import SECRET, Fault, ObjectStore
 from tests.postgres import PostgresServer
@@ -187,6 +191,63 @@ def test_who_asks_to_stop_does_not_wait_for_the_store(
         assert time.monotonic() - began < 10
     command.succeed("resume", "small")
     assert differences(Books(command.home, "small")) == []
+
+
+@pytest.mark.long
+def test_workers_that_need_nothing_but_a_store(
+    command: Command,
+    object_store: ObjectStore,
+    study_file: Path,
+    undisturbed: Books,
+    tmp_path: Path,
+) -> None:
+    """Their data set comes from there, once for all of a machine; the record says from where."""
+    origin, cache = f"{object_store.address}/data", tmp_path / "cache"
+    command.environment["ADARELU_SWEEP_CACHE"] = str(cache)
+    launch = [*arguments(study_file, object_store.address), "--data-dir", origin]
+    save(read("digits", tmp_path), tmp_path / "digits.npz")  # the same images, but from a file
+    write_whole(place_at(origin) / "digits.npz", (tmp_path / "digits.npz").read_bytes())
+    with object_store.failing(Fault("cut answer", next=1, methods=("GET",), keys="digits")):
+        sweep = Sweep(command.start(*launch))
+        sweep.until(r"epoch 2/", times=2)
+    assert f"Fetching digits from {origin}" in sweep.said
+    sweep.process.kill()
+    sweep.process.communicate()
+    shutil.rmtree(cache)  # as on another machine
+    said = command.run("resume", "small").stderr
+    assert "resumed after epoch" in said
+    books = Books(command.home, "small")
+    assert differences(books, undisturbed) == []
+    assert books._ledger.record.data_folder == origin
+    (folder,) = (cache / "data").iterdir()
+    assert (folder / "prepared" / "digits.safetensors").exists()
+    got = [fate for asked, fate in object_store.proxy.seen if re.search("GET.*digits.npz", asked)]
+    assert sorted(got) == ["cut answer", "pass", "pass"]
+    assert f"digits: {origin}/digits.npz" in command.succeed("data", "list", "--data-dir", origin)
+
+
+def test_a_store_without_the_data_is_refused_and_nothing_is_recorded(
+    command: Command, object_store: ObjectStore, study_file: Path, tmp_path: Path
+) -> None:
+    command.environment["ADARELU_SWEEP_CACHE"] = str(tmp_path / "cache")
+    origin = f"{object_store.address}/data"
+    other = ["--set", "matrix.dataset=own"]
+
+    def refused(verb: str, *options: str) -> str:
+        done = command.run(verb, study_file, "--gpus", "none", "--data-dir", origin, *options)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    for verb in ("launch", "validate"):
+        assert f"there is no data set 'own' in {origin}: put own.npz" in refused(verb, *other)
+    with object_store.away():
+        for verb in ("launch", "validate"):
+            assert f"{origin}/digits.npz: the store does not answer" in refused(verb)
+        found = json.loads(command.run("doctor", "--data-dir", origin, "--json").stdout)
+        states = {(each["area"], each["name"]): each["state"] for each in found["findings"]}
+        assert states["data", "store"] == "failed"
+    assert command.succeed("list") == "no studies yet\n"
 
 
 def test_what_cannot_be_used_is_refused_and_nothing_is_recorded(
