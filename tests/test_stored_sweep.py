@@ -90,6 +90,7 @@ def checked(command: Command) -> list[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     command: Command, object_store: ObjectStore, study_file: Path, undisturbed: Books
 ) -> None:
