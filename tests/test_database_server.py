@@ -140,6 +140,25 @@ def test_who_was_replaced_while_the_server_was_away_writes_no_more(
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING]
 
 
+def test_who_was_replaced_for_a_while_writes_no_more(
+    ledger: Ledger, database: str, postgres: PostgresServer
+) -> None:
+    """The other has come and gone: nobody has the right, but what is in memory here is old."""
+    study = ledger.open("mine")
+    with ledger.owned("mine"):
+        trial = study.begin(plan(study)[0], 1)
+        postgres.stop("immediate")
+        postgres.start()
+        with held_elsewhere(database):
+            pass
+        for write in (lambda: study.complete(trial, GOOD), lambda: study.begin(plan(study)[1], 1)):
+            with pytest.raises(TakenError, match="was run by another process while the database"):
+                write()
+    with ledger.owned("mine"):  # as anybody new may
+        study.complete(trial, GOOD)
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
+
+
 def test_a_connection_that_the_server_thinks_alive_gives_the_right_up(
     ledger: Ledger, database: str
 ) -> None:

@@ -5,7 +5,8 @@ writes: a write without the right to it is not possible, the server takes the lo
 holder dies, and a connection that replaces a lost one has the lock again before it is used. While
 a server hangs it keeps the lock for the connection that was given up (``silence``), whose last
 statement it may still carry out: the next connection ends that one, and writes only once its lock
-is free.
+is free. Who had the right last stands in a table beside Optuna's, so that a supervisor that was cut
+off does not go on with what another one has had, and left, meanwhile.
 """
 
 import hashlib
@@ -172,7 +173,10 @@ def owned(engine: Engine, study: str) -> Iterator[None]:
     if engine.dialect.name == "sqlite":
         yield
         return
-    take = partial(_take, study)
+    with engine.connect() as connection, _locked(connection, _MAKING):
+        connection.exec_driver_sql(_HOLDERS)
+        connection.commit()
+    take = _Right(study).take
     event.listen(engine, "connect", take)
     engine.dispose()
     try:
@@ -204,27 +208,60 @@ WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
 """
 
 
-def _take(study: str, connection: Any, _record: Any) -> None:
-    """Take the lock with a connection that was made just now."""
-    with connection.cursor() as cursor:
+# Whoever takes a study's lock and finds a token of another there was not the last to have it.
+_HOLDERS = """
+CREATE TABLE IF NOT EXISTS adarelu_sweep_holders (study text PRIMARY KEY, token text NOT NULL)
+"""
+_LAST = "SELECT token FROM adarelu_sweep_holders WHERE study = %s"
+_NOW = """
+INSERT INTO adarelu_sweep_holders VALUES (%s, %s)
+ON CONFLICT (study) DO UPDATE SET token = excluded.token
+"""
+
+
+class _Right:
+    """The right to write a study's book, which a connection takes when it is made."""
+
+    def __init__(self, study: str) -> None:
+        self._study = study
+        self._token = ""
+
+    def take(self, connection: Any, _record: Any) -> None:
+        """Take the lock, for the first time or after the loss of a connection that had it."""
+        with connection.cursor() as cursor:
+            self._lock(connection, cursor)
+            if self._token:
+                cursor.execute(_LAST, [self._study])
+                if cursor.fetchone() != (self._token,):
+                    raise TakenError(
+                        f"study {self._study!r} was run by another process while the database was "
+                        f"out of reach: 'adarelu-sweep resume {self._study}' goes on from there"
+                    )
+                connection.commit()
+            else:
+                token = uuid.uuid4().hex
+                cursor.execute(_NOW, [self._study, token])
+                connection.commit()
+                self._token = token
+
+    def _lock(self, connection: Any, cursor: Any) -> None:
+        study = self._study
         for _attempt in range(2):
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [_key(study)])
             if cursor.fetchone()[0]:
-                break
+                return
             cursor.execute(_HOLDER, _halves(study))
             holder = cursor.fetchone()
             # A connection of this process whose loss the server has not noticed yet.
             if holder and holder[1] == _WHO:
                 cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [holder[0]])
-        else:
-            if holder and holder[1] == _WHO:
-                raise connection.OperationalError("it does not let go of the lost connection")
-            who = _WRITTEN.fullmatch(holder[1]) if holder else None
-            by = f"process {who[1]} on {who[2]}" if who else "another process"
-            raise TakenError(
-                f"study {study!r} is being run by {by}: wait for it, or stop it there first"
-            )
-    connection.commit()
+        if holder and holder[1] == _WHO:
+            raise connection.OperationalError("it does not let go of the lost connection")
+        who = _WRITTEN.fullmatch(holder[1]) if holder else None
+        by = f"process {who[1]} on {who[2]}" if who else "another process"
+        raise TakenError(
+            f"study {study!r} is being run by {by}: wait for it, or stop it there first"
+        )
 
 
 @contextmanager
