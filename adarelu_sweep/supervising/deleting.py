@@ -74,6 +74,7 @@ class Deletion:
         fills the disk goes before MLflow's records, whose removal needs room.
         """
         with self._lease, _opened(self._home) as ledger, ledger.owned(self._name):
+            self._home.require_unmoved()
             self._look(self._open_again(ledger))
             self._begin(ledger)
             for folder in (*self._folders()[:-1], *self._trial_folders()):
