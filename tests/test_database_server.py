@@ -585,9 +585,12 @@ def test_a_move_that_is_cut_off_at_its_end_is_finished(database: str, tmp_path: 
     study = here.create(record())
     study.complete(study.begin(plan(study)[0], 1), GOOD)
     here.close()
+    asked = Deletion("mine", home, keep_runs=True)
     cut = subprocess.run([sys.executable, "-c", CUT_OFF, str(home.root), database, "switch", "1"])
     assert cut.returncode == 9
     assert home.optuna_db.exists()
+    with pytest.raises(UserError, match="were moved to"):
+        asked.carry_out()
     said: list[str] = []
     for _ in range(2):
         migrate(Home.locate(home.root), database, said.append)

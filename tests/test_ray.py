@@ -13,8 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
+from adarelu_sweep.datasets.npz import save
+from adarelu_sweep.datasets.sources import read
 from adarelu_sweep.launching.launcher import Event, Gone, Offer, Placed, Said
 from adarelu_sweep.launching.messages import Quit, Ready
+from adarelu_sweep.storing.places import place_at, write_whole
 from adarelu_sweep.supervising.slots import available_cores
 from tests.chaos.books import Books, differences
 from tests.object_store import ObjectStore
@@ -116,21 +119,27 @@ def test_nodes_that_share_nothing_but_a_store_end_with_the_same_numbers(
     object_store: ObjectStore,
     launch: Callable[..., Sweep],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Its workers have the store's credentials from their nodes; one of these dies."""
-    for name, value in object_store.environment.items():
+    surroundings = {**object_store.environment, "ADARELU_SWEEP_CACHE": str(tmp_path / "cache")}
+    for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(home, "environment", home.environment | object_store.environment)
+    monkeypatch.setattr(home, "environment", home.environment | surroundings)
+    save(read("digits", tmp_path), tmp_path / "digits.npz")  # the same images, but from a file
+    data = f"{object_store.address}/data"
+    write_whole(place_at(data) / "digits.npz", (tmp_path / "digits.npz").read_bytes())
+    places = ("--data-dir", data, "--set", f"execution.checkpoints={object_store.address}")
     added = [nodes.add() for _ in range(2)]
     try:
-        sweep = launch("stored", "--set", f"execution.checkpoints={object_store.address}")
+        sweep = launch("stored", *places)
         sweep.until(r"epoch 2/", times=2)
         nodes.kill(added.pop())
         assert sweep.ends() == 0, sweep.said
         assert "resumed after epoch" in sweep.said
         books = Books(home.home, "stored")
         assert differences(books, undisturbed) == []
-        assert len(object_store.contents()) == 3 * len(books.trials) + 1  # the mark
+        assert len(object_store.contents()) == 3 * len(books.trials) + 2  # mark and data
     finally:
         for node in added:
             nodes.kill(node)

@@ -84,6 +84,7 @@ class Deletion:
         the mark of the study's own place, without which nobody could tell what was removed there.
         """
         with self._lease, _opened(self._home) as ledger, ledger.owned(self._name):
+            self._home.require_unmoved()
             study = self._open_again(ledger)
             self._look(study)
             self._begin(ledger)
