@@ -6,6 +6,7 @@ What is the same for a file is in ``test_ledger.py``, which runs over both.
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.storing.marks import put_mark
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising import patience
@@ -213,7 +215,11 @@ def of_another_home(ledger: Ledger, checkpoints: Path, **fields: str) -> StudyRe
     execution = base.study.execution.model_copy(update={"checkpoints": str(checkpoints)})
     study = base.study.model_copy(update={"execution": execution})
     changed = {"study": study, "home": "elsewhere:/sweeps", **fields}
-    return ledger.create(base.model_copy(update=changed)).record
+    recorded = ledger.create(base.model_copy(update=changed)).record
+    assert isinstance(recorded.place, Path)
+    recorded.place.mkdir(parents=True)
+    put_mark(recorded.place, recorded.uid)
+    return recorded
 
 
 def test_a_study_is_not_deleted_from_elsewhere_than_its_runs(database: str, tmp_path: Path) -> None:
@@ -221,7 +227,6 @@ def test_a_study_is_not_deleted_from_elsewhere_than_its_runs(database: str, tmp_
     home.create()
     there = Ledger(database)
     study = of_another_home(there, tmp_path / "shared")
-    (tmp_path / "shared" / "mine-uid of mine").mkdir(parents=True)
     whose = (
         "runs of study 'mine' are those of the home elsewhere:/sweeps: delete it there, or leave"
     )
@@ -243,6 +248,50 @@ def test_a_study_is_not_deleted_from_elsewhere_than_its_runs(database: str, tmp_
     with pytest.raises(UserError, match="does not answer"):  # a server of both
         Deletion("mine", home, keep_runs=False)
     there.close()
+
+
+def test_a_deletion_that_is_cut_off_at_its_end_is_finished_by_the_same_command(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home is known by its mark alone, as where its container has another name each time."""
+    home = Home(tmp_path / "home", database)
+    home.create()
+    there = Ledger(database)
+    study = of_another_home(there, tmp_path / "shared")
+    home.study_folder("mine").mkdir(parents=True)
+    keep_launch(study, home)
+
+    def cut_off(*_: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "delete", cut_off)
+        with pytest.raises(InterruptedError):
+            Deletion("mine", home, keep_runs=False).carry_out()
+    Deletion("mine", home, keep_runs=False).carry_out()
+    assert there.names() == []
+    assert not home.study_folder("mine").exists()
+    there.close()
+
+
+def test_who_may_not_make_tables_uses_those_that_are_there(
+    ledger: Ledger, postgres: PostgresServer, database: str
+) -> None:
+    with ledger.owned("mine"):
+        pass
+    owner = database.replace("+psycopg", "")
+    with psycopg.connect(owner, autocommit=True) as connection:
+        where = f"127.0.0.1:{postgres.port}/{connection.info.dbname}"
+        name = f"writer_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'w'")  # type: ignore[arg-type]
+        connection.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"  # type: ignore[arg-type]
+        )
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    writer = Ledger(f"postgresql+psycopg://{name}:w@{where}")
+    with writer.owned("mine"):
+        assert writer.names() == ["mine"]
+    writer.close()
 
 
 @pytest.mark.parametrize("address", [None, "http://127.0.0.1:1"])
@@ -575,6 +624,27 @@ def test_a_move_that_is_cut_off_changes_nothing_and_is_repeated(
         assert len(there.open(name).trials()) == 2
         assert there.open(name).record.home == whereabouts(home)
     there.close()
+
+
+def test_a_file_that_somebody_reads_is_set_aside_later(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    here = Ledger(home.optuna_db)
+    here.create(record())
+    reading = sqlite3.connect(home.optuna_db, isolation_level=None)
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM studies").fetchone()
+    study = here.open("mine")
+    study.complete(study.begin(plan(study)[0], 1), GOOD)  # what the reader does not see yet
+    here.close()
+    with pytest.raises(UserError, match=r"all was moved, but .* \(somebody reads it\)"):
+        migrate(home, database, str)
+    reading.close()
+    migrate(Home.locate(home.root), database, str)
+    assert not home.optuna_db.exists()
+    assert frozen(home.root / "optuna-moved.db", "mine") == frozen(database, "mine")
 
 
 def test_a_move_that_is_cut_off_at_its_end_is_finished(database: str, tmp_path: Path) -> None:

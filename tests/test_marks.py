@@ -10,9 +10,9 @@ from adarelu_sweep.storing.marks import MARK, put_mark, require_mark
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import Place, place_at, write_whole
 from tests.object_store import Fault, ObjectStore
-from tests.test_storing import place, reached
+from tests.test_storing import place
 
-__all__ = ["place", "reached"]  # fixtures
+__all__ = ["place"]  # a fixture
 
 
 def test_the_last_one_to_take_a_place_has_it(place: Place) -> None:

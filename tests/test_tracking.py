@@ -843,38 +843,58 @@ def test_what_is_not_delivered_is_told_and_stays(record: StudyRecord, tmp_path: 
     assert not Delivered.is_settled(trial.folder, record.uid, "FINISHED")
 
 
+def placed(record: StudyRecord, folder: Path) -> StudyRecord:
+    """The study, with a place of its own for what its workers leave."""
+    execution = record.study.execution.model_copy(update={"checkpoints": str(folder)})
+    study = record.study.model_copy(update={"execution": execution})
+    record = record.model_copy(update={"study": study, "uid": "u" * 32})
+    assert isinstance(record.place, Path)
+    record.place.mkdir()
+    return record
+
+
 def test_a_run_is_not_finished_without_all_its_epochs(
     server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:
+    record = placed(record, tmp_path)
+    assert record.place is not None
+    put_mark(record.place, record.uid)
     tracker = MlflowTracker(server.url, record, tmp_path)
     trial = Trial(tmp_path, record, 0)
     finished = replace(trial.snapshot("FINISHED"), epochs=5)
     trial.train(3)
     with pytest.raises(StorageError, match="its history has 3 of 5 epochs"):
         tracker.deliver(finished)
-    assert not Delivered.is_settled(trial.folder, "FINISHED")
+    assert not Delivered.is_settled(trial.folder, record.uid, "FINISHED")
     trial.train(2, "complete")
     tracker.deliver(finished)
-    assert Delivered.is_settled(trial.folder, "FINISHED")
+    assert Delivered.is_settled(trial.folder, record.uid, "FINISHED")
+
+
+def test_a_history_that_was_lost_in_the_home_does_not_keep_a_run_from_its_end(
+    server: Server, record: StudyRecord, tmp_path: Path
+) -> None:
+    tracker = MlflowTracker(server.url, record, tmp_path)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(3)
+    tracker.deliver(replace(trial.snapshot("FINISHED"), epochs=5))
+    assert Delivered.is_settled(trial.folder, record.uid, "FINISHED")
 
 
 def test_nothing_is_delivered_from_a_place_that_is_not_there(
     server: Server, record: StudyRecord, tmp_path: Path
 ) -> None:
-    execution = record.study.execution.model_copy(update={"checkpoints": str(tmp_path)})
-    study = record.study.model_copy(update={"execution": execution})
-    record = record.model_copy(update={"study": study, "uid": "u" * 32})
-    assert isinstance(record.place, Path)
-    record.place.mkdir()
+    record = placed(record, tmp_path)
+    assert record.place is not None
     tracker = MlflowTracker(server.url, record, tmp_path)
     trial = Trial(tmp_path, record, 0)
     trial.train(5, "complete")
     with pytest.raises(StorageError, match="is missing there: mount the folder"):
         tracker.deliver(trial.snapshot("FINISHED"))
-    assert not Delivered.is_settled(trial.folder, "FINISHED")
+    assert not Delivered.is_settled(trial.folder, record.uid, "FINISHED")
     put_mark(record.place, record.uid)
     tracker.deliver(trial.snapshot("FINISHED"))
-    assert Delivered.is_settled(trial.folder, "FINISHED")
+    assert Delivered.is_settled(trial.folder, record.uid, "FINISHED")
 
 
 @pytest.mark.long

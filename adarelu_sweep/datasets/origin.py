@@ -228,17 +228,22 @@ def _copy(
 def _copy_file(original: Place, copy: Path, between: Callable[[], None]) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with copy.open("wb") as target:
-        for block in _blocks(original):
+        for block in _blocks(original, copy.parent):
             target.write(block)
             between()
         target.flush()
         os.fsync(target.fileno())
 
 
-def _blocks(original: Place) -> Iterator[bytes]:
-    """Read a file; by itself, so that no trouble with the copy is taken for one of the store."""
+def _blocks(original: Place, folder: Path) -> Iterator[bytes]:
+    """Read a file; by itself, so that no trouble with the copy is taken for one of the store.
+
+    Raises StorageError where a copy in the folder would leave less room than it takes.
+    """
     with original.open("rb") as source:
         size = source.seek(0, os.SEEK_END)
+        if shutil.disk_usage(folder).free < 2 * size:
+            raise StorageError(f"{original}: there is no room for a copy in {folder}")
         source.seek(0)
         while block := source.read(_BLOCK):
             yield block

@@ -174,8 +174,9 @@ def owned(engine: Engine, study: str) -> Iterator[None]:
         yield
         return
     with engine.connect() as connection, _locked(connection, _MAKING):
-        connection.exec_driver_sql(_HOLDERS)
-        connection.commit()
+        if not inspect(connection).has_table(_HOLDERS):
+            connection.exec_driver_sql(_MAKE_HOLDERS)
+            connection.commit()
     take = _Right(study).take
     event.listen(engine, "connect", take)
     engine.dispose()
@@ -209,12 +210,11 @@ WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
 
 
 # Whoever takes a study's lock and finds a token of another there was not the last to have it.
-_HOLDERS = """
-CREATE TABLE IF NOT EXISTS adarelu_sweep_holders (study text PRIMARY KEY, token text NOT NULL)
-"""
-_LAST = "SELECT token FROM adarelu_sweep_holders WHERE study = %s"
-_NOW = """
-INSERT INTO adarelu_sweep_holders VALUES (%s, %s)
+_HOLDERS = "adarelu_sweep_holders"
+_MAKE_HOLDERS = f"CREATE TABLE {_HOLDERS} (study text PRIMARY KEY, token text NOT NULL)"
+_LAST = f"SELECT token FROM {_HOLDERS} WHERE study = %s"
+_NOW = f"""
+INSERT INTO {_HOLDERS} VALUES (%s, %s)
 ON CONFLICT (study) DO UPDATE SET token = excluded.token
 """
 
@@ -270,6 +270,9 @@ def _locked(connection: Connection, what: str) -> Iterator[None]:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
     try:
         yield
+    except BaseException:
+        connection.rollback()
+        raise
     finally:
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
-from adarelu_sweep.storing.marks import MARK
+from adarelu_sweep.storing.marks import MARK, put_mark
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import remove_all
-from adarelu_sweep.supervising.belonging import require_own, require_own_runs
+from adarelu_sweep.supervising.belonging import LAUNCHED, require_own, require_own_runs
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
@@ -88,6 +88,9 @@ class Deletion:
             study = self._open_again(ledger)
             self._look(study)
             self._begin(ledger)
+            if self._place is not None:
+                with suppress(OSError):  # workers of a supervisor that was cut off write no more
+                    put_mark(self._place, self._uid)
             for folder in (*self._folders()[:-1], *self._trial_folders()):
                 _empty(folder)
             if self._place is not None:
@@ -98,6 +101,7 @@ class Deletion:
             _empty(self._home.study_folder(self._name))
             with no_room_explained(self._home.shown_database):
                 ledger.delete(self._name)
+            (self._home.study_folder(self._name) / LAUNCHED).unlink(missing_ok=True)
             self._lease.abolish()
         if self._place is not None:
             try:
@@ -243,8 +247,13 @@ def _clear_trouble(name: str) -> Iterator[None]:
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a path is a file that goes with the study, rather than its lease."""
-    return not path.name.startswith("lease.") and (path.is_symlink() or path.is_file())
+    """Return whether a path is a file that goes with the study before its record does.
+
+    The lease is held, and without the mark of the launch a deletion that was cut off might not know
+    the study for this home's.
+    """
+    kept = path.name.startswith(("lease.", LAUNCHED))
+    return not kept and (path.is_symlink() or path.is_file())
 
 
 def _empty(folder: Path) -> None:

@@ -15,7 +15,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.belonging import whereabouts
+from adarelu_sweep.supervising.belonging import keep_launch, whereabouts
 from adarelu_sweep.supervising.databases import server_address
 from adarelu_sweep.supervising.lease import Lease
 from adarelu_sweep.supervising.ledger import PLAN, Ledger
@@ -111,6 +111,7 @@ def _copy_study(source: RDBStorage, target: RDBStorage, name: str, uid: str) -> 
 
 def _publish(there: Ledger, record: StudyRecord, home: Home) -> None:
     """Set a study's plan, with which it exists; it says whose it is."""
+    keep_launch(record, home)
     record = record.model_copy(update={"home": whereabouts(home)})
     study_id = there.storage.get_study_id_from_name(record.study.name)
     there.storage.set_study_user_attr(study_id, PLAN, record.model_dump_json())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 
 
@@ -20,6 +21,19 @@ def set_aside(home: Home, file: Path, name: str) -> None:
     with FileLock(home.switch_lock):
         aside = file.with_name(name)
         if file.exists() and not aside.exists():
-            with closing(sqlite3.connect(file)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if reason := _why_not_whole(file):
+                raise UserError(
+                    f"all was moved, but {file} cannot be renamed yet ({reason}): mend that, and "
+                    "repeat the command"
+                )
             file.rename(aside)
+
+
+def _why_not_whole(file: Path) -> str | None:
+    """Fold a database's log into its file; return what keeps it from that."""
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            return str(error)
+    return "somebody reads it" if busy else None

@@ -167,11 +167,11 @@ def launch(
         )
         with Lease(home.study_folder(study.name), study.name), ledger.owned(study.name):
             _refuse_leftovers(home.study_folder(study.name))
+            keep_launch(record, home)
+            fence = take_place(record, new=True)  # first: no study is without its mark
             with FileLock(home.switch_lock):
                 home.require_unmoved()
                 home.keep_storage()
-                keep_launch(record, home)
-                fence = take_place(record, new=True)  # first: no study is without its mark
                 study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
             where = Surroundings(home, place, origin, tracking_uri, record.pack, fence)
