@@ -273,6 +273,7 @@ def command(tmp_path: Path, object_store: ObjectStore) -> Iterator[Command]:
     command.close()
 
 
+@pytest.mark.long
 def test_a_server_keeps_artifacts_there_from_then_on(
     command: Command, object_store: ObjectStore, tmp_path: Path
 ) -> None:

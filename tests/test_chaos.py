@@ -40,8 +40,14 @@ def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
     assert pairs(few) == pairs(all_of_them)
 
 
+LONGEST = ("pairs-everything", "pairs-supervisor")
+CHAINS = [
+    pytest.param(chain, marks=pytest.mark.long if chain in LONGEST else ()) for chain in pairwise()
+]
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("chain", pairwise())
+@pytest.mark.parametrize("chain", CHAINS)
 def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
     outcome = play(stage, reference, chain, pairwise()[chain])
     assert outcome.cases == 7

@@ -16,9 +16,6 @@ from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.results_places import take_place
 from tests.object_store import Fault, ObjectStore
 from tests.test_ledger import record
-from tests.test_storing import reached
-
-__all__ = ["reached"]  # a fixture
 
 GONE = f"{MARK} is missing there: mount the folder that it is in"
 
