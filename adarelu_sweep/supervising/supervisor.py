@@ -280,7 +280,7 @@ class Supervisor:
 
     def _on_dead_slot(self, slot: Slot, reason: str) -> None:
         """Go on without a slot whose workers do not come up, as long as there is another."""
-        logs = f"its log, worker-{slot.index}.log in the home's logs, says why"
+        logs = f"worker-{slot.index}.log in the home's logs may say more"
         if not self._crew.slots:
             raise UserError(f"no worker comes up (the last one {reason}): {logs}")
         self._display.say(f"slot {slot.index} is given up: its worker {reason}; {logs}")
