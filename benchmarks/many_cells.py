@@ -24,11 +24,11 @@ from sqlalchemy import event
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.trials import TrialResult, attributes
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.trials import TrialResult, attributes
 from adarelu_sweep.tracking.delivered import Delivered
 
 STUDY = """

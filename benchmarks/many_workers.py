@@ -27,10 +27,10 @@ from rich.console import Console
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.sweep import Machine, launch
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.supervising.running import Screen
 from adarelu_sweep.supervising.supervisor import Supervisor
-from adarelu_sweep.supervising.sweep import Machine, launch
 from adarelu_sweep.tracking.server import stop_server
 
 STUDY = """

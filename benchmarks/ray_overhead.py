@@ -20,10 +20,10 @@ from rich.console import Console
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.operating.sweep import Machine, launch
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.supervising.display import PlainDisplay
 from adarelu_sweep.supervising.running import Screen
-from adarelu_sweep.supervising.sweep import Machine, launch
 from benchmarks.machine import machine
 from benchmarks.small_trials import STUDY, no_report, tracked
 

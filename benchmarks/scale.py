@@ -41,12 +41,12 @@ from adarelu_sweep.launching.messages import (
     Task,
     ToWorker,
 )
+from adarelu_sweep.placing.packing import Packing
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.display import PlainDisplay
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.packing import Packing
 from adarelu_sweep.supervising.supervisor import Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.training.history import EpochRecord, History

@@ -23,12 +23,12 @@ from rich.console import Console
 
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.sweep import Machine, launch
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising import running
 from adarelu_sweep.supervising.display import PlainDisplay
-from adarelu_sweep.supervising.sweep import Machine, launch
 from adarelu_sweep.tracking.server import stop_server
 from adarelu_sweep.training.loop import Trial
 from adarelu_sweep.training.settings import TrialSettings

@@ -33,7 +33,7 @@ figures = false
 """
 
 # What is imported until the first trial starts, and by then in the background, for MLflow.
-BEFORE = "import adarelu_sweep.cli.sweeps, adarelu_sweep.supervising.sweep"
+BEFORE = "import adarelu_sweep.cli.sweeps, adarelu_sweep.operating.sweep"
 BESIDE = ", adarelu_sweep.tracking.mlflow_tracker"
 # torch's optimizers import its compiler, and the digits come with scikit-learn.
 WORKER = "import torch, adarelu_sweep.launching.tasks, torch._dynamo, sklearn.datasets"

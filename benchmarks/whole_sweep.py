@@ -22,11 +22,11 @@ import torch
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.local import environment
+from adarelu_sweep.placing.gpus import choose_gpus
+from adarelu_sweep.placing.slots import available_cores, make_slots
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
-from adarelu_sweep.supervising.gpus import choose_gpus
-from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.training.device import training_device
 from adarelu_sweep.training.history import CHECKPOINT, HISTORY, History
 from adarelu_sweep.training.lane import Lane

@@ -5,10 +5,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from adarelu_sweep.recording.trials import Counts, TrialResult
 from adarelu_sweep.reporting.results import Arm, Results, SeedResult
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.trials import Counts, TrialResult
 from adarelu_sweep.training.history import EpochRecord, History
 from adarelu_sweep.training.settings import TrialSettings
 

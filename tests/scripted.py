@@ -23,13 +23,13 @@ from adarelu_sweep.launching.messages import (
     Task,
     ToWorker,
 )
+from adarelu_sweep.placing.packing import Packing
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.patience import Patience
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import ExecutionSettings
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.packing import Packing
-from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.supervisor import Ending, Signalled, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.training.history import EpochRecord, History

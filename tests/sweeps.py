@@ -50,12 +50,13 @@ class Command:
     def _program(self) -> list[str]:
         hurries = []
         if self.patience is not None:
-            hurries.append(f"running; running._PATIENCE['complete'] = {self.patience}")
+            patience = f"running._PATIENCE['complete'] = {self.patience}"
+            hurries.append(f"supervising import running; {patience}")
         if self.silence is not None:
-            hurries.append(f"silence; silence.PATIENCE = {self.silence}")
+            hurries.append(f"recording import silence; silence.PATIENCE = {self.silence}")
         if not hurries:
             return ["-m", "adarelu_sweep"]
-        changed = "; ".join(f"from adarelu_sweep.supervising import {hurry}" for hurry in hurries)
+        changed = "; ".join(f"from adarelu_sweep.{hurry}" for hurry in hurries)
         return ["-c", f"{changed}; from adarelu_sweep.cli.main import main; main()"]
 
     def start(self, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":

@@ -16,11 +16,11 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
+from adarelu_sweep.operating.deleting import Deletion
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.secrets import concealed
 from adarelu_sweep.storing import objects
 from adarelu_sweep.storing.objects import ObjectPath
-from adarelu_sweep.supervising.deleting import Deletion
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.artifact_place import choose, require_ours, server_environment
 from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.experiment import STUDY_TAG

@@ -37,10 +37,10 @@ from adarelu_sweep.datasets.shape import Shape, shape_of
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.placing.gpus import Gpu, list_gpus, recorded
+from adarelu_sweep.placing.slots import available_cores, make_slots
 from adarelu_sweep.studies.reading import study_of
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.gpus import Gpu, list_gpus, recorded
-from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.training.registry import AUGMENTATIONS
 from adarelu_sweep.wording import duration
 from tests.sweeps import Command

@@ -19,10 +19,10 @@ import pytest
 from adarelu_sweep._version import __version__
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.placing.gpus import Gpu, recorded
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.gpus import Gpu, recorded
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.address import require_answer, take_credentials
 from tests.sweeps import Command
 

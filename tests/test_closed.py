@@ -30,13 +30,13 @@ from sqlalchemy.engine import make_url
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings, network_filesystem
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.outline import plug_ins
+from adarelu_sweep.operating.sweep import Machine
+from adarelu_sweep.placing.claims import Claims
+from adarelu_sweep.placing.gpus import Gpu, recorded
 from adarelu_sweep.secrets import concealed, password_in, without_password
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.claims import Claims
-from adarelu_sweep.supervising.gpus import Gpu, recorded
-from adarelu_sweep.supervising.outline import plug_ins
-from adarelu_sweep.supervising.sweep import Machine
 from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
     refuse_password,
@@ -516,7 +516,7 @@ def test_studies_of_a_home_keep_out_of_each_others_gpus(
 def test_the_claim_of_a_dead_process_is_gone(tmp_path: Path) -> None:
     holding = (
         "import sys, time; from pathlib import Path; from adarelu_sweep.home import Home\n"
-        "from adarelu_sweep.supervising.claims import Claims\n"
+        "from adarelu_sweep.placing.claims import Claims\n"
         "claims = Claims(Home(Path(sys.argv[1])), 'dead')\n"
         "assert not claims.take(['GPU-7'])\n"
         "print('held', flush=True); time.sleep(600)"

@@ -28,20 +28,20 @@ from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.migrating.studies import migrate_studies
+from adarelu_sweep.operating.deleting import Deletion
+from adarelu_sweep.operating.sweep import Machine, resume
+from adarelu_sweep.recording import patience
+from adarelu_sweep.recording.belonging import LAUNCHED, keep_launch, require_own, whereabouts
+from adarelu_sweep.recording.databases import TakenError
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.patience import OutOfPatienceError
 from adarelu_sweep.storing.marks import put_mark
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising import patience
-from adarelu_sweep.supervising.belonging import LAUNCHED, keep_launch, require_own, whereabouts
-from adarelu_sweep.supervising.databases import TakenError
-from adarelu_sweep.supervising.deleting import Deletion
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.migrating import migrate
-from adarelu_sweep.supervising.patience import OutOfPatienceError
 from adarelu_sweep.supervising.running import Screen
 from adarelu_sweep.supervising.search import ArmSearch
-from adarelu_sweep.supervising.sweep import Machine, resume
 from tests.postgres import ESCAPED, PASSWORD, PostgresServer
 from tests.sweeps import Command
 from tests.test_ledger import GOOD, plan, record
@@ -52,9 +52,9 @@ from tests.waiting import wait_until
 HOLDING = """
 import sys
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.migrating import migrate
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.migrating.studies import migrate_studies
 ledger = Ledger(sys.argv[1])
 with ledger.owned("mine"):
     print("mine", flush=True)
@@ -577,7 +577,7 @@ def test_a_home_moves_to_a_server(database: str, tmp_path: Path, search_study: S
     here.close()
 
     said: list[str] = []
-    migrate(home, database, said.append)
+    migrate_studies(home, database, said.append)
     assert said[:2] == [
         "tuned: 2 trials copied and compared",
         "mine: 4 trials copied and compared",
@@ -618,7 +618,7 @@ def test_a_move_that_is_cut_off_changes_nothing_and_is_repeated(
     there = Ledger(database)
     assert len(there.names()) == (number if what == "plan" else 0)
     assert Home.locate(home.root).database == home.optuna_db
-    migrate(home, database, lambda _line: None)
+    migrate_studies(home, database, lambda _line: None)
     assert there.names() == ["mine", "another"]
     for name in there.names():
         assert len(there.open(name).trials()) == 2
@@ -640,9 +640,9 @@ def test_a_file_that_somebody_reads_is_set_aside_later(
     study.complete(study.begin(plan(study)[0], 1), GOOD)  # what the reader does not see yet
     here.close()
     with pytest.raises(UserError, match=r"all was moved, but .* \(somebody reads it\)"):
-        migrate(home, database, str)
+        migrate_studies(home, database, str)
     reading.close()
-    migrate(Home.locate(home.root), database, str)
+    migrate_studies(Home.locate(home.root), database, str)
     assert not home.optuna_db.exists()
     assert frozen(home.root / "optuna-moved.db", "mine") == frozen(database, "mine")
 
@@ -663,7 +663,7 @@ def test_a_move_that_is_cut_off_at_its_end_is_finished(database: str, tmp_path: 
         asked.carry_out()
     said: list[str] = []
     for _ in range(2):
-        migrate(Home.locate(home.root), database, said.append)
+        migrate_studies(Home.locate(home.root), database, said.append)
         left = {path.name for path in home.root.glob("optuna*")}
         assert left == {"optuna-moved.db", "optuna.db.lock"}
     assert said == [f"the studies of {home.root} are in {Home.locate(home.root).storage}"] * 2
@@ -678,11 +678,11 @@ def test_a_study_that_is_launched_during_a_move_is_not_left_behind(
     here = Ledger(home.optuna_db)
     here.create(record())
     with pytest.raises(UserError, match="a study was launched or deleted meanwhile"):
-        migrate(home, database, lambda _line: here.create(record("late")) and None)
+        migrate_studies(home, database, lambda _line: here.create(record("late")) and None)
     assert Home.locate(home.root).database == home.optuna_db
     home.require_unmoved()
     here.close()
-    migrate(home, database, lambda _line: None)
+    migrate_studies(home, database, lambda _line: None)
     with pytest.raises(UserError, match=r"were moved to .*: repeat the command"):
         home.require_unmoved()  # as a launch does that began before
     assert Ledger.existing(database).names() == ["mine", "late"]
@@ -695,7 +695,7 @@ import os, sys
 from pathlib import Path
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising import migrating
+from adarelu_sweep.migrating import studies as migrating
 
 what, left = sys.argv[3], int(sys.argv[4])
 
@@ -714,7 +714,7 @@ elif what == "commit":
     PGDialect_psycopg.do_commit = then_cut_off(PGDialect_psycopg.do_commit)
 else:
     migrating._publish = then_cut_off(migrating._publish)
-migrating.migrate(Home(Path(sys.argv[1])), sys.argv[2], print)
+migrating.migrate_studies(Home(Path(sys.argv[1])), sys.argv[2], print)
 """
 
 
@@ -726,19 +726,19 @@ def test_a_move_is_refused_where_it_would_lose_something(database: str, tmp_path
     here.close()
     running = Lease(home.study_folder("mine"), "mine")
     with running, pytest.raises(UserError, match="is being run by process"):
-        migrate(home, database, print)
+        migrate_studies(home, database, print)
     with pytest.raises(UserError, match="--to is no address"):
-        migrate(home, "nonsense", print)
+        migrate_studies(home, "nonsense", print)
     here = Ledger(home.optuna_db)
     here.create(record("half"))
     here.begin_deletion("half")
     with pytest.raises(UserError, match="'half' was cut off: finish it"):
-        migrate(home, database, print)
+        migrate_studies(home, database, print)
     here.delete("half")
     here.close()
     optuna.create_study(study_name="mine", storage=database, direction="maximize").ask()
     with pytest.raises(UserError, match="'mine' that is not adarelu-sweep's"):
-        migrate(home, database, print)
+        migrate_studies(home, database, print)
     assert len(optuna.load_study(study_name="mine", storage=database).trials) == 1
     assert Home.locate(home.root).database == home.optuna_db
 

@@ -16,10 +16,10 @@ from adarelu_sweep.components import Component
 from adarelu_sweep.datasets import npz
 from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.networks.factory import build_network
+from adarelu_sweep.operating import disk
+from adarelu_sweep.operating.disk import DiskNeed, free_bytes
 from adarelu_sweep.studies.schema import Arm, Study
 from adarelu_sweep.studies.search import Search
-from adarelu_sweep.supervising import disk
-from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
 from adarelu_sweep.training.checkpoint import Checkpoint
 from adarelu_sweep.training.history import CHECKPOINT, History
 from adarelu_sweep.training.optimizers import build_optimizer

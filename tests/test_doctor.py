@@ -35,8 +35,8 @@ from adarelu_sweep.diagnosing.installation import versions
 from adarelu_sweep.diagnosing.places import data_origin, home_filesystem, home_folder, storage
 from adarelu_sweep.diagnosing.tracking_server import other_server, own_server
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising.gpus import Gpu, list_gpus, recorded
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.placing.gpus import Gpu, list_gpus, recorded
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.tracking.server import Server, ensure_server, stop_server
 from tests.postgres import ESCAPED, PostgresServer
 from tests.postgres import PASSWORD as PASSWORD_OF_SERVER

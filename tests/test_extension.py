@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.books import ArmBook
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
 from adarelu_sweep.reporting.collecting import collect
 from adarelu_sweep.studies.extension import extended
 from adarelu_sweep.studies.reading import read_study, restudy
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.books import ArmBook
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch
 from tests.test_search import SEARCH, STUDIES, ledger_of, read, values, work_off
 

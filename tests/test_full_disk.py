@@ -12,10 +12,10 @@ from rich.console import Console
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.sweep import Machine, resume
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.running import Screen
-from adarelu_sweep.supervising.sweep import Machine, resume
 from tests.test_cli import record_study
 
 MOUNT = 'mount -t tmpfs -o size=4m none "$0" && exec "$@"'
@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from adarelu_sweep.home import Home
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.recording.ledger import Ledger
 from tests.sweeps import STUDY, Command
 from tests.test_cli import record_study
 

@@ -27,15 +27,15 @@ from adarelu_sweep.datasets import idx
 from adarelu_sweep.datasets.sources import check, read
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating import disk
+from adarelu_sweep.operating.outline import outline
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.trials import TrialResult
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising import disk
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.outline import outline
 from adarelu_sweep.supervising.state import state_of
-from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.server import find_server, stop_server
 from tests.mutations import STUDIES, override, spoiled_bytes, spoiled_text

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.supervising.gpus import Gpu, choose_gpus, list_gpus, recorded
-from adarelu_sweep.supervising.slots import available_cores, make_slots
+from adarelu_sweep.placing.gpus import Gpu, choose_gpus, list_gpus, recorded
+from adarelu_sweep.placing.slots import available_cores, make_slots
 
 
 def gpu(index: int, *pids: int) -> Gpu:

@@ -13,9 +13,9 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from adarelu_sweep.supervising import databases, patience, silence
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
-from adarelu_sweep.supervising.patience import OutOfPatienceError
+from adarelu_sweep.recording import databases, patience, silence
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.patience import OutOfPatienceError
 from tests.postgres import PostgresServer
 from tests.sweeps import Command
 from tests.test_database_server import in_optuna

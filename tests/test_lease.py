@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.supervising.lease import Holder, Lease
+from adarelu_sweep.recording.lease import Holder, Lease
 
 HOLDING = """
 import subprocess, sys
 from pathlib import Path
-from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.recording.lease import Lease
 with Lease(Path(sys.argv[1]), "mine"):
     # What a supervisor starts may outlive it, and must not keep the lease.
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -138,7 +138,7 @@ RACING = """
 import sys, time
 from pathlib import Path
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.recording.lease import Lease
 while not Path(sys.argv[2]).exists():
     time.sleep(0.001)
 try:

@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.recording import databases
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.trials import Counts, LedgerTrial, TrialResult
 from adarelu_sweep.studies.plan import Cell, cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising import databases
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
-from adarelu_sweep.supervising.trials import Counts, LedgerTrial, TrialResult
 from tests.postgres import PostgresServer
 
 KILLED = """
 import os, sys
 from pathlib import Path
 from sqlalchemy.engine.default import DefaultDialect
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.recording.ledger import Ledger
 
 left, execute = int(sys.argv[2]), DefaultDialect.do_execute
 
@@ -286,8 +286,8 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.trials import TrialResult
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.trials import TrialResult
 where = sys.argv[1]
 study = Ledger(where if "//" in where else Path(where)).open("mine")
 todo = list(cells(study.record.study))
@@ -340,7 +340,7 @@ def test_first_openings_at_once(tmp_path: Path) -> None:
     opening = f"""
 import sys
 from pathlib import Path
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.recording.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.read()
 Ledger(Path({str(tmp_path)!r}) / "optuna.db")
@@ -363,7 +363,7 @@ Ledger(Path({str(tmp_path)!r}) / "optuna.db")
 READING = """
 import sys
 from pathlib import Path
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.recording.ledger import Ledger
 ledger = Ledger.existing(Path(sys.argv[1]))
 print("open", flush=True)
 for _ in sys.stdin:

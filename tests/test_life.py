@@ -26,13 +26,13 @@ from adarelu_sweep.cli.studies import status_command
 from adarelu_sweep.cli.sweeps import launch_command
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising import detaching
-from adarelu_sweep.supervising.deleting import Deletion
-from adarelu_sweep.supervising.following import find_log, read_log
-from adarelu_sweep.supervising.lease import Holder, Lease
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.operating import detaching
+from adarelu_sweep.operating.deleting import Deletion
+from adarelu_sweep.operating.following import find_log, read_log
+from adarelu_sweep.operating.stopping import stop
+from adarelu_sweep.recording.lease import Holder, Lease
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.supervising.log import open_log
-from adarelu_sweep.supervising.stopping import stop
 from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.experiment import STUDY_TAG
 from tests.sweeps import Command

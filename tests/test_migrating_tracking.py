@@ -23,9 +23,9 @@ from sqlalchemy import Engine, event
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising import silence
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.migrating_tracking import migrate_tracking
+from adarelu_sweep.migrating.records import migrate_records
+from adarelu_sweep.recording import silence
+from adarelu_sweep.recording.lease import Lease
 from adarelu_sweep.tracking import first_start
 from adarelu_sweep.tracking.database import database_of
 from adarelu_sweep.tracking.server import ensure_server, find_server, stop_server
@@ -101,7 +101,7 @@ def experiments(database: str) -> list[Any]:
 
 def test_all_of_it_is_there_afterwards(home: Home, database: str) -> None:
     said: list[str] = []
-    migrate_tracking(home, database.replace("+psycopg", ""), said.append)
+    migrate_records(home, database.replace("+psycopg", ""), said.append)
     assert "MLflow's metrics: 1985 rows copied and compared" in said
     assert f"are in {database}, and its server uses them" in said[-1]
     assert database_of(home) == database
@@ -128,10 +128,10 @@ def test_all_of_it_is_there_afterwards(home: Home, database: str) -> None:
     assert math.isnan(client.get_metric_history(run.info.run_id, "loss")[2].value)
     assert client.create_experiment("next") == "3"  # whose number the server gives
     again: list[str] = []
-    migrate_tracking(home, database, again.append)
+    migrate_records(home, database, again.append)
     assert again == [f"MLflow's records of {home.root} are in {database}"]
     with pytest.raises(UserError, match=f"are in {re.escape(database)} already"):
-        migrate_tracking(home, f"{database}x", print)
+        migrate_records(home, f"{database}x", print)
 
 
 CUT_OFF = """
@@ -139,7 +139,7 @@ import os, sys
 from pathlib import Path
 import mlflow.store.db.utils as mlflows
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising import migrating_tracking as moving
+from adarelu_sweep.migrating import records as moving
 
 def then_cut_off(place, name, left=1, before=False):
     change = getattr(place, name)
@@ -158,7 +158,7 @@ match sys.argv[3]:
     case "copying": then_cut_off(moving, "copy", left=30)
     case "copied": then_cut_off(Home, "keep_tracking_storage", before=True)
     case "kept": then_cut_off(Home, "keep_tracking_storage")
-moving.migrate_tracking(Home(Path(sys.argv[1])), sys.argv[2], print)
+moving.migrate_records(Home(Path(sys.argv[1])), sys.argv[2], print)
 """
 
 
@@ -179,7 +179,7 @@ def test_a_move_that_is_cut_off_is_repeated(home: Home, database: str, where: st
     assert home.mlflow_db.exists()
     if where == "copying":
         assert experiments(database) == []
-    migrate_tracking(home, database, lambda _line: None)
+    migrate_records(home, database, lambda _line: None)
     assert home.tracking_storage() == database
     assert {path.name for path in home.root.glob("mlflow*")} == {"mlflow-moved.db"}
     expected = [("Default", "active"), ("deleted", "deleted"), ("mine", "active")]
@@ -191,7 +191,7 @@ def test_a_move_that_is_cut_off_is_repeated(home: Home, database: str, where: st
 def test_a_move_is_refused_where_it_would_lose_something(home: Home, database: str) -> None:
     def refused(complaint: str, address: str = database) -> None:
         with pytest.raises(UserError, match=complaint) as caught:
-            migrate_tracking(home, address, print)
+            migrate_records(home, address, print)
         assert "\n" not in str(caught.value)
         assert PASSWORD not in str(caught.value)
         assert database_of(home) == f"sqlite:///{home.mlflow_db}"
@@ -236,7 +236,7 @@ def test_what_happens_while_the_locks_are_waited_for_is_noticed(
 ) -> None:
     home.study_folder("small").mkdir(parents=True)
     with ThreadPoolExecutor() as threads, FileLock(home.root / "server.lock") as starting:
-        moving = threads.submit(migrate_tracking, home, database, print)
+        moving = threads.submit(migrate_records, home, database, print)
         wait_until((home.study_folder("small") / "lease.json").exists)
         what(home, database)
         starting.release()
@@ -262,14 +262,14 @@ def test_a_server_that_hangs_is_given_up_and_no_study_begins_meanwhile(
     event.listen(Engine, "before_cursor_execute", begin)
     try:
         with pytest.raises(UserError, match=r"silent for 1 s.*: repeat the command") as caught:
-            migrate_tracking(home, database, print)
+            migrate_records(home, database, print)
         assert resuming.is_alive()
     finally:
         event.remove(Engine, "before_cursor_execute", begin)
         resuming.cancel()
         hang.close()
     assert "\n" not in str(caught.value)
-    migrate_tracking(home, database, lambda _line: None)
+    migrate_records(home, database, lambda _line: None)
     assert experiments(database) == [
         ("Default", "active"),
         ("deleted", "deleted"),
@@ -282,7 +282,7 @@ def test_what_the_server_does_not_take_moves_nothing(home: Home, database: str) 
     with closing(sqlite3.connect(home.mlflow_db, isolation_level=None)) as writer:
         writer.execute("UPDATE tags SET value = 'a' || char(0) || 'b'")
     with pytest.raises(UserError, match=r"records are not moved to .*NUL") as caught:
-        migrate_tracking(home, database, print)
+        migrate_records(home, database, print)
     assert "\n" not in str(caught.value)
     assert experiments(database) == []
     assert home.tracking_storage() is None
@@ -292,7 +292,7 @@ def test_a_server_that_is_up_is_stopped_first(home: Home, database: str) -> None
     server = ensure_server(home)
     try:
         with pytest.raises(UserError, match=rf"is up at {server.url}: stop it first with"):
-            migrate_tracking(home, database, print)
+            migrate_records(home, database, print)
     finally:
         stop_server(home)
     assert home.tracking_storage() is None

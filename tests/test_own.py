@@ -20,10 +20,10 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.training.history import History
 from adarelu_sweep.training.optimizers import build_optimizer
 from adarelu_sweep.training.registry import OPTIMIZERS

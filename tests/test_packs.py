@@ -19,14 +19,14 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.messages import Finished, Interrupted, Note, Task
+from adarelu_sweep.placing.packing import AUTO, LARGEST, Packing, best_size, pack_size
+from adarelu_sweep.recording.databases import TakenError
+from adarelu_sweep.recording.ledger import Ledger
+from adarelu_sweep.recording.trials import Counts
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import LiveDisplay
-from adarelu_sweep.supervising.ledger import Ledger
-from adarelu_sweep.supervising.packing import AUTO, LARGEST, Packing, best_size, pack_size
 from adarelu_sweep.supervising.supervisor import Signalled
-from adarelu_sweep.supervising.trials import Counts
 from adarelu_sweep.training.history import EpochRecord, History
 from adarelu_sweep.training.settings import TrialSettings
 from tests.scripted import (

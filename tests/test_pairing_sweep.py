@@ -12,8 +12,8 @@ import pytest
 
 from adarelu_sweep.activations.registry import ACTIVATIONS
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.recording.ledger import Ledger, LedgerTrial
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger, LedgerTrial
 from tests.sweeps import Command
 
 pytestmark = pytest.mark.long

@@ -29,6 +29,9 @@ from mlflow.tracking import MlflowClient
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.trials import TrialResult
 from adarelu_sweep.reporting import render
 from adarelu_sweep.reporting.behaviour_tables import batch_size_table, branch_table, dead_unit_table
 from adarelu_sweep.reporting.collecting import choose_baseline, collect
@@ -64,9 +67,6 @@ from adarelu_sweep.studies.published import protocol_differences, standard_accur
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.supervising.agenda import Agenda, Job
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
-from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import CHECKPOINT, History
 from tests.reports import LAYERS, make_results, make_study
 from tests.sweeps import STUDY, Command

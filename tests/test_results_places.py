@@ -7,12 +7,12 @@ import pytest
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.deleting import Deletion
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
 from adarelu_sweep.reporting.collecting import collect
 from adarelu_sweep.storing.marks import MARK
 from adarelu_sweep.storing.places import write_whole
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.deleting import Deletion
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.results_places import take_place
 from tests.object_store import Fault, ObjectStore
 from tests.test_ledger import record

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.sweep import Machine, resume
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.running import Screen
-from adarelu_sweep.supervising.sweep import Machine, resume
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.training.history import History
 from tests.sweeps import STUDY, Command

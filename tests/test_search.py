@@ -12,14 +12,14 @@ from optuna.trial import TrialState
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.trials import TrialResult
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda, Job
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
 from adarelu_sweep.supervising.search import ArmSearch, _suggest
-from adarelu_sweep.supervising.trials import TrialResult
 from adarelu_sweep.training.history import History
 from tests.sweeps import Command
 from tests.waiting import wait_until

@@ -32,13 +32,13 @@ from safetensors.numpy import save_file
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.storing.marks import put_mark
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.tracking.client import prepare_client
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery

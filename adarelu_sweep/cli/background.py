@@ -27,7 +27,7 @@ def run_in_background(
         options: Its options by their names; those that are None or False are left out.
         tracking_uri: Handed over by the environment, with the password that this one has for it.
     """
-    from adarelu_sweep.supervising.detaching import start_detached
+    from adarelu_sweep.operating.detaching import start_detached
     from adarelu_sweep.tracking.address import with_password
 
     line = [*written(options), "--", *map(str, arguments)]
@@ -48,7 +48,7 @@ def leave(report_to: int | None) -> Callable[[TextIO], None] | None:
     """Return what leaves the terminal, in a process that was started in the background."""
     if report_to is None:
         return None
-    from adarelu_sweep.supervising.detaching import leave_terminal
+    from adarelu_sweep.operating.detaching import leave_terminal
 
     return partial(leave_terminal, report_to)
 

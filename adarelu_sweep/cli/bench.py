@@ -105,11 +105,11 @@ def bench_command(
     from adarelu_sweep.benchmarking.running import Effort, measure_devices
     from adarelu_sweep.datasets.origin import brought
     from adarelu_sweep.home import Home
+    from adarelu_sweep.operating.outline import plug_ins
+    from adarelu_sweep.placing.gpus import choose_gpus
+    from adarelu_sweep.placing.slots import available_cores, make_slots
     from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
     from adarelu_sweep.studies.reading import read_study
-    from adarelu_sweep.supervising.gpus import choose_gpus
-    from adarelu_sweep.supervising.outline import plug_ins
-    from adarelu_sweep.supervising.slots import available_cores, make_slots
 
     effort = Effort(_sizes(packs), rounds, loaders=min(4, available_cores()))
     here = Home.locate(home)

@@ -31,7 +31,7 @@ def delete_command(
     """Delete the study NAME: trials, checkpoints, logs, report, and its runs in MLflow."""
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.deleting import Deletion
+    from adarelu_sweep.operating.deleting import Deletion
 
     deletion = Deletion(name, Home.locate(home), keep_runs, keep_checkpoints)
     if not yes:

@@ -35,7 +35,7 @@ def migrate_command(home: Path | None, studies: str | None, tracking: str | None
     """
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.migrating import migrate
+    from adarelu_sweep.migrating.studies import migrate_studies
 
     if studies == tracking:
         raise UserError(
@@ -46,11 +46,11 @@ def migrate_command(home: Path | None, studies: str | None, tracking: str | None
         options.refuse_password(option, address or "")
     here = Home.locate(home)
     if studies:
-        migrate(here, studies, click.echo)
+        migrate_studies(here, studies, click.echo)
     if tracking:
         from adarelu_sweep.tracking.client import prepare_client
 
         prepare_client()  # before MLflow is imported
-        from adarelu_sweep.supervising.migrating_tracking import migrate_tracking
+        from adarelu_sweep.migrating.records import migrate_records
 
-        migrate_tracking(here, tracking, click.echo)
+        migrate_records(here, tracking, click.echo)

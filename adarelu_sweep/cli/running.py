@@ -31,9 +31,9 @@ def logs_command(
 ) -> None:
     """Show the log of the study NAME."""
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.following import find_log, read_log
-    from adarelu_sweep.supervising.lease import Lease
-    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.operating.following import find_log, read_log
+    from adarelu_sweep.recording.lease import Lease
+    from adarelu_sweep.recording.ledger import Ledger
 
     here = Home.locate(home)
     Ledger.existing(here.database).open(name)
@@ -53,10 +53,10 @@ def stop_command(name: str, home: Path | None, now: bool) -> None:
     """Stop the study NAME as Ctrl-C does; 'adarelu-sweep resume' goes on from there."""
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.lease import Lease
-    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.operating.stopping import stop
+    from adarelu_sweep.recording.lease import Lease
+    from adarelu_sweep.recording.ledger import Ledger
     from adarelu_sweep.supervising.state import state_of
-    from adarelu_sweep.supervising.stopping import stop
 
     here = Home.locate(home)
     ledger = Ledger.existing(here.database).open(name)

@@ -11,7 +11,7 @@ from adarelu_sweep.cli import options
 
 if TYPE_CHECKING:
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.ledger import StudyLedger
+    from adarelu_sweep.recording.ledger import StudyLedger
     from adarelu_sweep.supervising.state import StudyState
     from adarelu_sweep.tracking.study_report import StudyReport
 
@@ -30,7 +30,7 @@ def status_command(name: str | None, home: Path | None, as_json: bool, watch: bo
     from adarelu_sweep.cli.watching import watch as watch_study
     from adarelu_sweep.errors import UserError
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.recording.ledger import Ledger
     from adarelu_sweep.supervising.state import state_of
 
     here = Home.locate(home)
@@ -116,12 +116,12 @@ def report_command(
     """
     from adarelu_sweep.home import Home, resolved
     from adarelu_sweep.privacy import as_the_user_has_it
+    from adarelu_sweep.recording.ledger import Ledger
     from adarelu_sweep.reporting.collecting import collect
     from adarelu_sweep.reporting.document import as_json
     from adarelu_sweep.reporting.formats import as_csv, as_markdown, as_table
     from adarelu_sweep.reporting.report import write_report
     from adarelu_sweep.reporting.study_report import study_report
-    from adarelu_sweep.supervising.ledger import Ledger
 
     here = Home.locate(home)
     ledger = Ledger.existing(here.database).open(name)
@@ -164,8 +164,8 @@ def _log(ledger: "StudyLedger", home: "Home", state: str, report: "StudyReport")
 def _states(home: "Home") -> "tuple[list[StudyState], list[str]]":
     """Return the states of the studies that can be read, and why the others cannot."""
     from adarelu_sweep.errors import UserError
-    from adarelu_sweep.supervising.databases import NoStudiesError
-    from adarelu_sweep.supervising.ledger import Ledger
+    from adarelu_sweep.recording.databases import NoStudiesError
+    from adarelu_sweep.recording.ledger import Ledger
     from adarelu_sweep.supervising.state import state_of
 
     states: list[StudyState] = []

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adarelu_sweep.home import Home
+    from adarelu_sweep.operating.sweep import Extend
+    from adarelu_sweep.placing.places import LauncherName
+    from adarelu_sweep.recording.ledger import StudyLedger
     from adarelu_sweep.reporting.results import Results
-    from adarelu_sweep.supervising.ledger import StudyLedger
-    from adarelu_sweep.supervising.places import LauncherName
     from adarelu_sweep.supervising.supervisor import Ending
-    from adarelu_sweep.supervising.sweep import Extend
     from adarelu_sweep.tracking.study_report import StudyReport
 
 
@@ -69,10 +69,10 @@ def launch_command(
     Ctrl-C stops after the step in hand; 'adarelu-sweep resume' goes on from there.
     """
     from adarelu_sweep.home import Home
+    from adarelu_sweep.operating.sweep import Machine, launch
+    from adarelu_sweep.placing.packing import pack_size
     from adarelu_sweep.studies.reading import read_study
-    from adarelu_sweep.supervising.packing import pack_size
     from adarelu_sweep.supervising.running import Screen
-    from adarelu_sweep.supervising.sweep import Machine, launch
     from adarelu_sweep.tracking.address import refuse_password
 
     if ctx.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE:
@@ -139,9 +139,9 @@ def resume_command(
     With --study or --set, what is added to the study is trained, too.
     """
     from adarelu_sweep.home import Home
-    from adarelu_sweep.supervising.packing import pack_size
+    from adarelu_sweep.operating.sweep import Machine, resume
+    from adarelu_sweep.placing.packing import pack_size
     from adarelu_sweep.supervising.running import Screen
-    from adarelu_sweep.supervising.sweep import Machine, resume
 
     if detach:
         given: dict[str, Given] = {"--home": home, "--study": study_file, "--set": overrides}
@@ -180,10 +180,10 @@ def validate_command(
     """Check STUDY.toml and show its plan: trials, epochs, slots, disk. Trains nothing."""
     from adarelu_sweep.datasets.origin import brought
     from adarelu_sweep.home import Home
+    from adarelu_sweep.operating.outline import outline, plug_ins
+    from adarelu_sweep.operating.rehearsing import rehearse
+    from adarelu_sweep.placing.packing import pack_size
     from adarelu_sweep.studies.reading import read_study
-    from adarelu_sweep.supervising.outline import outline, plug_ins
-    from adarelu_sweep.supervising.packing import pack_size
-    from adarelu_sweep.supervising.rehearsing import rehearse
 
     study = read_study(study_file, overrides)
     here = Home.locate(home)

@@ -15,11 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from adarelu_sweep.diagnosing.finding import Finding, State
+from adarelu_sweep.recording.databases import connection_arguments, server_address
+from adarelu_sweep.recording.ledger import PLAN
+from adarelu_sweep.recording.opening import refuse_other_tables, require_optunas
 from adarelu_sweep.secrets import in_one_line, without_password
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.databases import connection_arguments, server_address
-from adarelu_sweep.supervising.ledger import PLAN
-from adarelu_sweep.supervising.opening import refuse_other_tables, require_optunas
 from adarelu_sweep.wording import count
 
 PATIENCE = 60.0

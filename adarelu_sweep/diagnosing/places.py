@@ -10,8 +10,8 @@ from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import filesystem, home_warnings
 from adarelu_sweep.home import Home
+from adarelu_sweep.operating.disk import free_bytes
 from adarelu_sweep.storing.objects import ObjectPath, StorageError
-from adarelu_sweep.supervising.disk import free_bytes
 from adarelu_sweep.tracking.artifact_place import problem_with
 from adarelu_sweep.wording import count, size
 

@@ -8,6 +8,8 @@ from optuna.trial import TrialState
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.ledger import StudyLedger
+from adarelu_sweep.recording.trials import LedgerTrial
 from adarelu_sweep.reporting.results import (
     Arm,
     ArmSearch,
@@ -21,11 +23,9 @@ from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.supervising.search import ArmSearch as Searching
 from adarelu_sweep.supervising.state import state_of
-from adarelu_sweep.supervising.trials import LedgerTrial
 from adarelu_sweep.training.history import CONFUSION_MATRIX, History
 from adarelu_sweep.training.settings import TrialSettings
 

@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from adarelu_sweep.components import Component, Scalar
+from adarelu_sweep.recording.trials import Counts, TrialResult
 from adarelu_sweep.reporting.table import brief
 from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.schema import Arm as StudyArm
 from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.trials import Counts, TrialResult
 from adarelu_sweep.training.history import History
 from adarelu_sweep.training.settings import TrialSettings
 

@@ -1,1 +1,1 @@
-"""Deciding what is trained where, and keeping the books."""
+"""Deciding what is trained next, and what becomes of it."""

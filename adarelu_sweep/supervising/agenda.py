@@ -9,13 +9,13 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.recording.books import Book
+from adarelu_sweep.recording.ledger import StudyLedger
+from adarelu_sweep.recording.trials import Counts, LedgerTrial
 from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.plan import Cell, cells
-from adarelu_sweep.supervising.books import Book
-from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.supervising.search import ArmSearch
-from adarelu_sweep.supervising.trials import Counts, LedgerTrial
 from adarelu_sweep.tracking.delivered import Delivered
 
 _OPEN = {TrialState.RUNNING, TrialState.WAITING}

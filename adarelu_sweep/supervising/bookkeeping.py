@@ -5,9 +5,9 @@ from functools import partial
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.messages import Ready, Started
+from adarelu_sweep.recording.patience import Patience
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.display import Display
-from adarelu_sweep.supervising.patience import Patience
 from adarelu_sweep.supervising.snapshots import RUN_STATUS, attempt_tags, result_of, snapshot_of
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery

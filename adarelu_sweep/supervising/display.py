@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.supervising.trials import Counts
+from adarelu_sweep.recording.trials import Counts
 from adarelu_sweep.training.history import EpochRecord, History
 
 

@@ -11,16 +11,16 @@ from rich.console import Console
 from adarelu_sweep.datasets.origin import Origin
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.placing.packing import Packing
+from adarelu_sweep.placing.places import Place
+from adarelu_sweep.recording.databases import TakenError
+from adarelu_sweep.recording.ledger import StudyLedger
 from adarelu_sweep.secrets import in_one_line
 from adarelu_sweep.signals import StopSignal
 from adarelu_sweep.storing.marks import Fence
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import Display, TwoDisplays, log_display, make_display
-from adarelu_sweep.supervising.ledger import StudyLedger
 from adarelu_sweep.supervising.log import open_log
-from adarelu_sweep.supervising.packing import Packing
-from adarelu_sweep.supervising.places import Place
 from adarelu_sweep.supervising.supervisor import Ending, Supervisor, SupervisorInbox
 from adarelu_sweep.tracking.connecting import connect
 from adarelu_sweep.tracking.delivery import Delivery

@@ -19,12 +19,12 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from adarelu_sweep.components import Component, Scalar
+from adarelu_sweep.recording.books import ArmBook
+from adarelu_sweep.recording.trials import LedgerTrial
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.registry import PRUNERS, SAMPLERS
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Dimension, with_params
-from adarelu_sweep.supervising.books import ArmBook
-from adarelu_sweep.supervising.trials import LedgerTrial
 from adarelu_sweep.training.settings import TrialSettings
 
 

@@ -3,10 +3,10 @@
 from math import ceil
 
 from adarelu_sweep.launching.launcher import Worker
+from adarelu_sweep.placing.packing import Packing
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.crew import Crew
 from adarelu_sweep.supervising.hands import Hands
-from adarelu_sweep.supervising.packing import Packing
 
 
 class Sharing:

@@ -6,8 +6,8 @@ from optuna.trial import TrialState
 
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.messages import Ready
+from adarelu_sweep.recording.trials import LedgerTrial, TrialResult
 from adarelu_sweep.supervising.agenda import Job
-from adarelu_sweep.supervising.trials import LedgerTrial, TrialResult
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
 from adarelu_sweep.training.history import History
 

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.lease import Holder, Lease
+from adarelu_sweep.recording.ledger import StudyLedger
+from adarelu_sweep.recording.trials import Counts
 from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.lease import Holder, Lease
-from adarelu_sweep.supervising.ledger import StudyLedger
-from adarelu_sweep.supervising.trials import Counts
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,17 @@ from adarelu_sweep.launching.messages import (
     Task,
     TrialOrder,
 )
+from adarelu_sweep.placing.packing import Packing
+from adarelu_sweep.recording.databases import TakenError
+from adarelu_sweep.recording.patience import OutOfPatienceError, Patience
 from adarelu_sweep.signals import stop_signals
 from adarelu_sweep.storing.marks import Fence
 from adarelu_sweep.studies.schema import ExecutionSettings
 from adarelu_sweep.supervising.agenda import Agenda, Job
 from adarelu_sweep.supervising.bookkeeping import Bookkeeping
 from adarelu_sweep.supervising.crew import Crew
-from adarelu_sweep.supervising.databases import TakenError
 from adarelu_sweep.supervising.display import Display
 from adarelu_sweep.supervising.hands import Hands
-from adarelu_sweep.supervising.packing import Packing
-from adarelu_sweep.supervising.patience import OutOfPatienceError, Patience
 from adarelu_sweep.supervising.requests import StopRequests
 from adarelu_sweep.supervising.sharing import Sharing
 from adarelu_sweep.supervising.troubles import Troubles

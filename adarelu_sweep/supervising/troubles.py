@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from adarelu_sweep.launching.launcher import Slot, Worker
 from adarelu_sweep.launching.messages import Failed
+from adarelu_sweep.placing.packing import Packing
 from adarelu_sweep.supervising.agenda import Job
 from adarelu_sweep.supervising.bookkeeping import Bookkeeping
 from adarelu_sweep.supervising.hands import Hands
-from adarelu_sweep.supervising.packing import Packing
 from adarelu_sweep.wording import count
 
 

@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load
 
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.storing.places import Place
 from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.supervising.ledger import Ledger
 from adarelu_sweep.supervising.results_places import results_of
 from adarelu_sweep.tracking.probes import layer_means
 from adarelu_sweep.tracking.server import ensure_server

@@ -21,7 +21,7 @@ from random import Random, SystemRandom
 
 import psutil
 
-from adarelu_sweep.supervising.lease import Lease
+from adarelu_sweep.recording.lease import Lease
 from tests.chaos import processes
 from tests.chaos.books import Books, differences
 from tests.chaos.cases import SIGNALS, TARGETS, Target

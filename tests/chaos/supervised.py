@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from adarelu_sweep.home import Home
-from adarelu_sweep.supervising.ledger import Ledger
+from adarelu_sweep.recording.ledger import Ledger
 from tests.chaos import processes
 from tests.sweeps import Command
 

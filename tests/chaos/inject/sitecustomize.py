@@ -155,7 +155,7 @@ _WRAPPED = {
     "adarelu_sweep.launching.tasks": _tasks,
     "adarelu_sweep.training.loop": _loop,
     "adarelu_sweep.reporting.report": _report,
-    "adarelu_sweep.supervising.changes": _changes,
+    "adarelu_sweep.recording.changes": _changes,
     "alembic.ddl.impl": _migration,
     "adarelu_sweep.tracking.uploading": _uploads,
     "mlflow.models.model": _model,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.supervising.lease import Holder, Lease
+from adarelu_sweep.recording.lease import Holder, Lease
 
 _BETWEEN_SIGNALS = 0.5  # seconds; two of a kind at a time would arrive as one
 _PATIENCE = 10.0  # seconds for a supervisor to leave at once

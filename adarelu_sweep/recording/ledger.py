@@ -22,15 +22,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep.components import unknown
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.recording.books import INDEX, ArmBook, Book
+from adarelu_sweep.recording.changes import find_trial, insert_trial
+from adarelu_sweep.recording.databases import open_file, open_server, owned, owner, server_address
+from adarelu_sweep.recording.opening import damage_explained, read_record
+from adarelu_sweep.recording.patience import Patience, no_room_explained
+from adarelu_sweep.recording.trials import CELL, LedgerTrial, attributes, ledger_trial
 from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.plan import Cell
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.books import INDEX, ArmBook, Book
-from adarelu_sweep.supervising.changes import find_trial, insert_trial
-from adarelu_sweep.supervising.databases import open_file, open_server, owned, owner, server_address
-from adarelu_sweep.supervising.opening import damage_explained, read_record
-from adarelu_sweep.supervising.patience import Patience, no_room_explained
-from adarelu_sweep.supervising.trials import CELL, LedgerTrial, attributes, ledger_trial
 
 _TABLES = {  # of those with a study or a trial; a server's database may hold others
     *("studies", "study_directions", "study_user_attributes", "study_system_attributes"),

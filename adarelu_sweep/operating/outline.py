@@ -10,13 +10,13 @@ from adarelu_sweep.datasets.sources import check
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.operating.disk import DiskNeed, free_bytes
+from adarelu_sweep.placing.gpus import choose_gpus
+from adarelu_sweep.placing.packing import AUTO, Packing
+from adarelu_sweep.placing.slots import available_cores, make_slots
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
-from adarelu_sweep.supervising.disk import DiskNeed, free_bytes
-from adarelu_sweep.supervising.gpus import choose_gpus
-from adarelu_sweep.supervising.packing import AUTO, Packing
-from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.wording import count
 
 

@@ -4,7 +4,7 @@ import os
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.supervising.gpus import Gpu
+from adarelu_sweep.placing.gpus import Gpu
 
 
 def available_cores() -> int:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.belonging import LAUNCHED, require_own, require_own_runs
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.patience import NoRoomError, no_room_explained
 from adarelu_sweep.storing.marks import MARK, put_mark
 from adarelu_sweep.storing.objects import StorageError
 from adarelu_sweep.storing.places import remove_all
-from adarelu_sweep.supervising.belonging import LAUNCHED, require_own, require_own_runs
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
-from adarelu_sweep.supervising.patience import NoRoomError, no_room_explained
 from adarelu_sweep.tracking import artifact_place
 from adarelu_sweep.tracking.address import require_answer
 from adarelu_sweep.tracking.client import prepare_client

@@ -17,13 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.migrating.copying import content, copy, layout, tables
+from adarelu_sweep.migrating.setting_aside import set_aside
+from adarelu_sweep.recording.databases import connection_arguments, server_address
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.opening import BUSY_TIMEOUT_SECONDS
+from adarelu_sweep.recording.patience import no_room_explained
 from adarelu_sweep.secrets import in_one_line, without_password
-from adarelu_sweep.supervising.copying import content, copy, layout, tables
-from adarelu_sweep.supervising.databases import connection_arguments, server_address
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.opening import BUSY_TIMEOUT_SECONDS
-from adarelu_sweep.supervising.patience import no_room_explained
-from adarelu_sweep.supervising.setting_aside import set_aside
 from adarelu_sweep.tracking import first_start
 from adarelu_sweep.tracking.server import kept_down
 from adarelu_sweep.wording import count
@@ -34,7 +34,7 @@ _VERSION = "alembic_version"  # the table that says which MLflow made the others
 _SEEDED = "workspaces"  # MLflow puts one in when it makes its tables
 
 
-def migrate_tracking(home: Home, address: str, say: Callable[[str], None]) -> None:
+def migrate_records(home: Home, address: str, say: Callable[[str], None]) -> None:
     """Move MLflow's records of a home to a PostgreSQL database of their own.
 
     Raises UserError, and changes nothing of the home, if its server is up, if one of its studies is
@@ -95,7 +95,7 @@ def _study_folders(home: Home) -> list[Path]:
 
 def _move(home: Home, address: str, shown: str) -> dict[str, int]:
     """Copy all records, compare them and have the home use them; return each table's rows."""
-    from adarelu_sweep.supervising.silence import connector  # psycopg, only where it is used
+    from adarelu_sweep.recording.silence import connector  # psycopg, only where it is used
 
     connect = connector(address, connection_arguments(address, ""))
     waiting = {"timeout": BUSY_TIMEOUT_SECONDS}

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
-from adarelu_sweep.supervising.patience import no_room_explained, passing_reason
+from adarelu_sweep.recording.patience import no_room_explained, passing_reason
 
 # Seconds. A process's start is known by the wall clock, which may be set meanwhile.
 _CLOCK_STEP = 60.0

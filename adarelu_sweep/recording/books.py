@@ -17,19 +17,19 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from adarelu_sweep.studies.plan import Cell
-from adarelu_sweep.studies.schema import Arm
-from adarelu_sweep.supervising.changes import change_trial
-from adarelu_sweep.supervising.opening import damage_explained
-from adarelu_sweep.supervising.patience import Patience
-from adarelu_sweep.supervising.rows import read_trials
-from adarelu_sweep.supervising.trials import (
+from adarelu_sweep.recording.changes import change_trial
+from adarelu_sweep.recording.opening import damage_explained
+from adarelu_sweep.recording.patience import Patience
+from adarelu_sweep.recording.rows import read_trials
+from adarelu_sweep.recording.trials import (
     CELL,
     LedgerTrial,
     TrialResult,
     attributes,
     ledger_trial,
 )
+from adarelu_sweep.studies.plan import Cell
+from adarelu_sweep.studies.schema import Arm
 
 INDEX = "adarelu_sweep.index"
 """The attribute of an arm's Optuna study that tells it from the other arms."""

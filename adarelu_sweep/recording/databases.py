@@ -28,8 +28,7 @@ from sqlalchemy.pool import StaticPool
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import network_filesystem
-from adarelu_sweep.secrets import without_password
-from adarelu_sweep.supervising.opening import (
+from adarelu_sweep.recording.opening import (
     BUSY_TIMEOUT_SECONDS,
     AloneConnection,
     make,
@@ -37,6 +36,7 @@ from adarelu_sweep.supervising.opening import (
     require_optunas,
     set_journal,
 )
+from adarelu_sweep.secrets import without_password
 
 # Who it is, as the server's list of connections shows it; other machines read it there. Host and
 # process id alone are not enough: two containers may have the same.
@@ -93,7 +93,7 @@ def open_server(address: str, existing: bool = False) -> RDBStorage:
     holds a lock writes with it.
     """
     # psycopg is there only where a server is used.
-    from adarelu_sweep.supervising.silence import connector
+    from adarelu_sweep.recording.silence import connector
 
     arguments = connection_arguments(address, _SERVER_SIDE)
     how: dict[str, Any] = {"creator": connector(address, arguments)}

@@ -19,30 +19,30 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
-from adarelu_sweep.secrets import without_password
-from adarelu_sweep.storing.objects import ObjectPath
-from adarelu_sweep.storing.places import credentials_for, place_at, require_usable
-from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.studies.schema import Study
-from adarelu_sweep.supervising.agenda import Agenda
-from adarelu_sweep.supervising.belonging import (
+from adarelu_sweep.operating.rehearsing import rehearse
+from adarelu_sweep.placing.claims import Claims
+from adarelu_sweep.placing.gpus import choose_gpus
+from adarelu_sweep.placing.packing import AUTO
+from adarelu_sweep.placing.places import LauncherName, Place, on_ray, on_this_machine
+from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.recording.belonging import (
     LAUNCHED,
     has_runs_elsewhere,
     keep_launch,
     require_own,
     whereabouts,
 )
-from adarelu_sweep.supervising.claims import Claims
-from adarelu_sweep.supervising.gpus import choose_gpus
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import Ledger, StudyLedger
-from adarelu_sweep.supervising.packing import AUTO
-from adarelu_sweep.supervising.patience import no_room_explained
-from adarelu_sweep.supervising.places import LauncherName, Place, on_ray, on_this_machine
-from adarelu_sweep.supervising.rehearsing import rehearse
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import Ledger, StudyLedger
+from adarelu_sweep.recording.patience import no_room_explained
+from adarelu_sweep.secrets import without_password
+from adarelu_sweep.storing.objects import ObjectPath
+from adarelu_sweep.storing.places import credentials_for, place_at, require_usable
+from adarelu_sweep.studies.record import StudyRecord
+from adarelu_sweep.studies.schema import Study
+from adarelu_sweep.supervising.agenda import Agenda
 from adarelu_sweep.supervising.results_places import take_place
 from adarelu_sweep.supervising.running import Screen, Surroundings, run
-from adarelu_sweep.supervising.slots import available_cores, make_slots
 from adarelu_sweep.supervising.supervisor import Ending
 from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (

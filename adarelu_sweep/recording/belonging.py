@@ -11,8 +11,8 @@ import socket
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.files import write_atomically
 from adarelu_sweep.home import Home
+from adarelu_sweep.recording.ledger import StudyLedger
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.ledger import StudyLedger
 
 LAUNCHED = "launched-here"
 """The file in a study's folder that has the uid of the study, in the home that launched it."""

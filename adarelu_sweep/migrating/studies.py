@@ -13,13 +13,13 @@ from optuna.trial import FrozenTrial
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
+from adarelu_sweep.migrating.setting_aside import set_aside
+from adarelu_sweep.recording.belonging import keep_launch, whereabouts
+from adarelu_sweep.recording.databases import server_address
+from adarelu_sweep.recording.lease import Lease
+from adarelu_sweep.recording.ledger import PLAN, Ledger
 from adarelu_sweep.secrets import without_password
 from adarelu_sweep.studies.record import StudyRecord
-from adarelu_sweep.supervising.belonging import keep_launch, whereabouts
-from adarelu_sweep.supervising.databases import server_address
-from adarelu_sweep.supervising.lease import Lease
-from adarelu_sweep.supervising.ledger import PLAN, Ledger
-from adarelu_sweep.supervising.setting_aside import set_aside
 from adarelu_sweep.wording import count
 
 MOVED = "optuna-moved.db"
@@ -27,7 +27,7 @@ MOVED = "optuna-moved.db"
 _MOVING = "adarelu_sweep.moving"  # which study it is a copy of
 
 
-def migrate(home: Home, address: str, say: Callable[[str], None]) -> None:
+def migrate_studies(home: Home, address: str, say: Callable[[str], None]) -> None:
     """Move the studies of a home to a PostgreSQL database.
 
     Raises UserError, and changes nothing of the home, if one of them is being run or half deleted,

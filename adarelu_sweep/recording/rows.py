@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, text
 
 from adarelu_sweep.components import Scalar
-from adarelu_sweep.supervising.opening import damage_explained
-from adarelu_sweep.supervising.trials import CELL, LedgerTrial, ledger_trial
+from adarelu_sweep.recording.opening import damage_explained
+from adarelu_sweep.recording.trials import CELL, LedgerTrial, ledger_trial
 
 _TRIALS = text("SELECT trial_id, number, state FROM trials WHERE study_id = :study ORDER BY number")
 _ATTRIBUTES = text(

@@ -1,0 +1,1 @@
+"""Moving a home's studies and records from SQLite files to PostgreSQL."""

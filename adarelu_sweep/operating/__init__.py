@@ -1,0 +1,1 @@
+"""What a user does with a study: launch, resume, follow, stop, delete."""

@@ -1,0 +1,1 @@
+"""Where workers may run, and how much each gets."""
