@@ -65,6 +65,16 @@ class PostgresServer:
             for process in reversed(processes):
                 process.resume()
 
+    def cut_off(self, application: str) -> None:
+        """End the connections of who has named itself like this, as SQL's LIKE has it."""
+        with psycopg.connect(self.address("postgres", "postgresql"), autocommit=True) as connection:
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name LIKE %s",
+                (application,),
+            ).fetchall()
+        assert ended
+
     def database(self) -> str:
         """Make an empty database, and return its address."""
         name = next(self._names)

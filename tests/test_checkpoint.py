@@ -492,7 +492,7 @@ def test_what_is_said_of_the_model_that_is_registered(
         study = make_study(seeds=1).model_copy(update={"execution": ExecutionSettings(keep=keep)})
         results = make_results(study)
         arms = [
-            replace(arm, trials=[replace(trial, folder=folder) for trial in arm.trials])
+            replace(arm, trials=[replace(trial, place=folder) for trial in arm.trials])
             for arm in results.arms
         ]
         return study_report(replace(results, arms=arms), tmp_path)

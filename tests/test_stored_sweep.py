@@ -104,9 +104,9 @@ def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     ]
     with object_store.failing(*troubles):
         launched = command.start(*arguments(study_file, object_store.address))
-        wait_until(lambda: epochs_begun(command.home) > 3, seconds=120)
+        wait_until(lambda: epochs_begun(command.home) > 3, seconds=300)
         workers_of(launched)[0].kill()
-        wait_until(lambda: epochs_begun(command.home) > 12, seconds=200)
+        wait_until(lambda: epochs_begun(command.home) > 12, seconds=300)
         launched.kill()
         launched.communicate()
         err = command.run("resume", "small").stderr
@@ -365,3 +365,37 @@ def test_who_is_superseded_ends_in_one_line_and_the_study_goes_on_elsewhere(
         assert not any(trial.optuna.user_attrs.get("losses") for trial in books.trials)
     finally:
         command.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("returns", ["while it is trained elsewhere", "after it ended elsewhere"])
+def test_a_supervisor_that_was_cut_off_finds_that_another_one_has_its_study(
+    postgres: PostgresServer, study_file: Path, undisturbed: Books, tmp_path: Path, returns: str
+) -> None:
+    """Its machine stands still and is given up by the server; its workers train on meanwhile."""
+    database, shared = postgres.database(), tmp_path / "shared"
+    one, two = (Command(tmp_path / name, ADARELU_SWEEP_STORAGE=database) for name in ("one", "two"))
+    try:
+        first = Sweep(one.start(*arguments(study_file, shared)))
+        first.until(r"epoch 2/", times=2)
+        workers = workers_of(first.process)
+        first.process.send_signal(signal.SIGSTOP)
+        postgres.cut_off(f"adarelu-sweep {first.process.pid} %")
+        second = Sweep(two.start("resume", "small"))
+        second.until(r"resumed after epoch")
+        if returns.startswith("while"):
+            first.process.send_signal(signal.SIGCONT)
+            assert first.ends() == 2, first.said
+        assert second.ends() == 0, second.said
+        psutil.wait_procs(workers, timeout=30)
+        if returns.startswith("after"):
+            first.process.send_signal(signal.SIGCONT)
+            assert first.ends() == 2, first.said
+        assert not any(worker.is_running() for worker in workers)
+        assert "Traceback" not in first.said
+        (error,) = re.findall("^Error: .*", first.said, re.MULTILINE)
+        assert re.search("is being run by process|another supervisor has", error)
+        assert differences(Books(two.home, "small", database), undisturbed) == []
+    finally:
+        one.close()
+        two.close()

@@ -68,17 +68,17 @@ class Kept:
 class Books:
     """All that a home holds of one study. Read once; the study is not to run meanwhile."""
 
-    def __init__(self, home: Path, name: str) -> None:
-        self.home = Home(home)
+    def __init__(self, home: Path, name: str, storage: str | None = None) -> None:
+        self.home = Home(home, storage)
         self.name = name
-        ledger = Ledger.existing(self.home.optuna_db)
+        ledger = Ledger.existing(self.home.database)
         self._ledger = ledger.open(name)
         self.study = self._ledger.record.study
         searches = self._ledger.searches()
         ledger.close()
         self.optuna: dict[str, list[FrozenTrial]] = {
             book: optuna.load_study(
-                study_name=book, storage=f"sqlite:///{self.home.optuna_db}"
+                study_name=book, storage=storage or f"sqlite:///{self.home.optuna_db}"
             ).get_trials()
             for book in (name, *(search.name for search in searches))
         }
