@@ -14,7 +14,15 @@ from tests.sweeps import STUDY
 
 __all__ = ["object_server", "object_store", "postgres", "reached", "reached_store"]  # fixtures, too
 
-_LONGEST = ("test_chaos.py", "test_sweep.py", "test_report.py", "test_retries.py", "test_life.py")
+_LONGEST = (
+    "test_chaos.py",
+    "test_stored_sweep.py",
+    "test_ray.py",
+    "test_sweep.py",
+    "test_report.py",
+    "test_retries.py",
+    "test_life.py",
+)
 
 
 def pytest_configure() -> None:
