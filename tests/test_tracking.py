@@ -899,9 +899,11 @@ def test_nothing_is_delivered_from_a_place_that_is_not_there(
 
 @pytest.mark.long
 def test_nothing_is_left_to_a_stranger_who_takes_the_servers_port(
-    home: Home, server: Server, record: StudyRecord, tmp_path: Path
+    home: Home, record: StudyRecord, tmp_path: Path
 ) -> None:
     """Its runs and artifacts have the same addresses, up to their ids."""
+    stop_server(home)
+    server = ensure_server(home, free_port())  # which no server takes that looks for one
     tracker = MlflowTracker(server.url, record, tmp_path)
     tracker.begin_study()
     experiment = MlflowClient(server.url).get_run(tracker.parent_run).info.experiment_id
