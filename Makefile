@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long lint check bench bench-gpu chaos fuzz images lock clean
+.PHONY: demo test test-long test-longest lint check bench bench-gpu chaos fuzz images lock clean
 
 demo: $(STAMP)  ## train the quick start study, or go on with it, and show its results
 	@if $(BIN)/adarelu-sweep status quickstart >/dev/null 2>&1; \
@@ -13,17 +13,20 @@ demo: $(STAMP)  ## train the quick start study, or go on with it, and show its r
 	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
 
 test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not longest"
 
-test-long: $(STAMP)  ## whole studies that take minutes
+test-long: $(STAMP)  ## whole studies that take a minute or so
 	$(PYTEST) -m long
+
+test-longest: $(STAMP)  ## whole studies under fire, that take minutes each
+	$(PYTEST) -m longest
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test test-long
+check: lint test test-long test-longest
 
 bench: $(STAMP)  ## what the probes cost; needs MNIST in the data folder
 	$(BIN)/python -m benchmarks.probes $(BENCH)

@@ -298,7 +298,7 @@ def test_a_server_keeps_artifacts_there_from_then_on(
     assert list((command.home / "artifacts").iterdir()) == []
 
 
-@pytest.mark.long
+@pytest.mark.longest
 def test_whatever_becomes_of_the_store_artifacts_are_there_whole_and_once(
     command: Command, object_store: ObjectStore, tmp_path: Path
 ) -> None:

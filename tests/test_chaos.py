@@ -42,7 +42,8 @@ def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
 
 LONGEST = ("pairs-everything", "pairs-supervisor")
 CHAINS = [
-    pytest.param(chain, marks=pytest.mark.long if chain in LONGEST else ()) for chain in pairwise()
+    pytest.param(chain, marks=pytest.mark.longest) if chain in LONGEST else chain
+    for chain in pairwise()
 ]
 
 
@@ -56,7 +57,7 @@ def test_nothing_is_lost(stage: Stage, reference: Books, chain: str) -> None:
     assert again == 0 if chain == "pairs-server" else again > 0
 
 
-@pytest.mark.long
+@pytest.mark.longest
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_in_packs(stage: Stage, reference: Books) -> None:
     """The reference is the one without: who is trained together does not show."""

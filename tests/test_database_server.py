@@ -822,7 +822,7 @@ def listed(command: Command) -> list[str]:
     return command.succeed("list").splitlines()
 
 
-@pytest.mark.long
+@pytest.mark.longest
 @pytest.mark.timeout(900)
 def test_sixteen_workers_and_a_restart_of_the_server(
     commands: list[Command], study_file: Path, database: str, postgres: PostgresServer

@@ -146,7 +146,7 @@ def test_a_statement_that_takes_long_is_waited_for_as_long_as_it_says_something(
             connection.exec_driver_sql("SELECT pg_sleep(3)")
 
 
-@pytest.mark.long
+@pytest.mark.longest
 @pytest.mark.timeout(600)
 def test_a_study_is_stopped_and_goes_on(
     tmp_path: Path, database: str, study_file: Path, postgres: PostgresServer

@@ -89,7 +89,7 @@ def checked(command: Command) -> list[str]:
     return [each["state"] for each in found["findings"] if each["name"] == "checkpoints"]
 
 
-@pytest.mark.long
+@pytest.mark.longest
 @pytest.mark.timeout(900)
 def test_a_study_in_a_store_in_trouble_ends_with_the_numbers_of_one_in_the_home(
     command: Command, object_store: ObjectStore, study_file: Path, undisturbed: Books
@@ -367,7 +367,7 @@ def test_who_is_superseded_ends_in_one_line_and_the_study_goes_on_elsewhere(
         command.close()
 
 
-@pytest.mark.long
+@pytest.mark.longest
 @pytest.mark.parametrize("returns", ["while it is trained elsewhere", "after it ended elsewhere"])
 def test_a_supervisor_that_was_cut_off_finds_that_another_one_has_its_study(
     postgres: PostgresServer, study_file: Path, undisturbed: Books, tmp_path: Path, returns: str
