@@ -227,6 +227,7 @@ def test_workers_that_need_nothing_but_a_store(
     assert f"digits: {origin}/digits.npz" in command.succeed("data", "list", "--data-dir", origin)
 
 
+@pytest.mark.long
 def test_a_store_without_the_data_is_refused_and_nothing_is_recorded(
     command: Command, object_store: ObjectStore, study_file: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +252,7 @@ def test_a_store_without_the_data_is_refused_and_nothing_is_recorded(
     assert command.succeed("list") == "no studies yet\n"
 
 
+@pytest.mark.long
 def test_what_cannot_be_used_is_refused_and_nothing_is_recorded(
     command: Command, object_store: ObjectStore, study_file: Path, tmp_path: Path
 ) -> None:
