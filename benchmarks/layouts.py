@@ -47,7 +47,7 @@ class Stacked:
         self._network = stacked([initial(settings, dataset, seed) for seed in range(seeds)])
         self._network.to(dataset.device).to(memory_format=self._precision.memory_format)
         self._optimizer = build_optimizer(settings.training.optimizer, self._network)
-        self._step = Repeated(self._update, dataset.device, capture=True)
+        self._step = Repeated(dataset.device, capture=True)
         self._batch_size = settings.training.batch_size
         self.loss = torch.zeros((), device=dataset.device)
 
@@ -60,7 +60,7 @@ class Stacked:
         wait(device)
         began = time.perf_counter()
         for indices in torch.split(order, self._batch_size):
-            self._step(indices)
+            self._step(self._update, indices)
         wait(device)
         return self._seeds * len(order) / (time.perf_counter() - began)
 

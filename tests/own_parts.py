@@ -129,6 +129,19 @@ def looks_at_the_activation(
     return nn.Sequential(nn.Flatten(), act, linear, norm)
 
 
+def waits(activation: Activation, in_channels: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), activation(), Waiting(), nn.Linear(in_channels * 1024, num_classes)
+    )
+
+
+class Waiting(nn.Module):
+    """Wants to know on the host what is computed on the device, so that it cannot be captured."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(x.detach().abs().amax() >= 0)
+
+
 class Noisy(nn.Module):
     """Draws from torch's global generator in every training step."""
 

@@ -3,6 +3,9 @@
 Everything here trains real, tiny networks on the built-in digits.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.training import repeating
@@ -174,11 +178,9 @@ def test_a_lane_on_the_cpu_serves_no_other() -> None:
 
 def test_repeated_work_on_a_cpu_is_done_as_it_is_written() -> None:
     seen: list[list[int]] = []
-    repeated = Repeated(
-        lambda indices: seen.append(indices.tolist()), torch.device("cpu"), capture=True
-    )
+    repeated = Repeated(torch.device("cpu"), capture=True)
     for batch in torch.arange(10).split(3):
-        repeated(batch)
+        repeated(lambda indices: seen.append(indices.tolist()), batch)
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
@@ -235,11 +237,46 @@ def test_what_waits_for_the_device_is_done_as_it_is_written(captured: None) -> N
     def work(indices: Tensor) -> None:
         total.add_(int(indices.sum()))
 
-    repeated = Repeated(work, torch.device("cpu"), capture=True)
-    for _ in range(6):
-        repeated(torch.ones(5, dtype=torch.int64))
+    repeated = Repeated(torch.device("cpu"), capture=True)
+    batch = torch.ones(5, dtype=torch.int64)
+    for _ in range(3):
+        repeated(work, batch)
+    with pytest.warns(UserWarning, match="trains slower, because it cannot be captured"):
+        repeated(work, batch)
+    for _ in range(2):
+        repeated(work, batch)
     assert int(total) == 30
     assert not repeated._captured
+
+
+@pytest.mark.filterwarnings("ignore:it trains slower")
+def test_a_network_that_cannot_be_captured_has_all_its_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Votes of the step that was given up do not count."""
+    settings = trial_settings({"name": "tests.own_parts:waits"}, **LONG)
+    plain = train(settings, tmp_path / "plain")
+    monkeypatch.setattr(repeating, "capturing", lambda _device: record)
+    tried = train(settings, tmp_path / "tried")
+    assert fingerprint(tried) == fingerprint(plain)
+    probes = [record.probes for record in tried.history.epochs]
+    assert probes == [record.probes for record in plain.history.epochs]
+    assert all("negative_branch_rate" in one for epoch in probes for one in epoch.values())
+
+
+@pytest.mark.parametrize(
+    ("activation", "version", "size"),
+    [("adarelu", "2.11.0", 2), (NOISY, "2.11.0", 0), (NOISY, "2.15.0", 2)],
+)
+def test_what_may_draw_noise_is_captured_from_torch_2_15_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: Any, version: str, size: int
+) -> None:
+    """The graphs of several streams share their random numbers before."""
+    monkeypatch.setattr(repeating, "capturing", lambda _device: record)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    trial = begin(trial_settings(activation=activation, **LONG), tmp_path / "one")
+    list(with_tensor_rate(trial).train(never))
+    assert len(trial.lane._step._captured) == size
 
 
 def on_cuda(settings: TrialSettings, folder: Path, lane: Lane | None = None) -> Trial:
@@ -331,6 +368,32 @@ def test_a_pack_on_a_gpu_gives_the_numbers_of_each(
         assert_same(final(trial), expected)
 
 
+_IN_ANOTHER_PROCESS = """
+import sys, torch
+from pathlib import Path
+from tests.test_pack import cuda_settings, final, never, on_cuda
+torch.use_deterministic_algorithms(True)
+trial = on_cuda(cuda_settings(3, deterministic=True), Path(sys.argv[1]) / "alone")
+list(trial.train(never))
+torch.save(final(trial), Path(sys.argv[1]) / "final")
+"""
+
+
+@pytest.mark.gpu
+@CUDA
+def test_a_pack_on_a_gpu_gives_the_numbers_of_another_process(
+    tmp_path: Path, deterministic: None
+) -> None:
+    """Where cuDNN does not choose by time, as every process does anew."""
+    surroundings = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    command = [sys.executable, "-c", _IN_ANOTHER_PROCESS, str(tmp_path)]
+    subprocess.run(command, check=True, env=surroundings, cwd=Path(__file__).parents[1])
+    several = [cuda_settings(seed, deterministic=True) for seed in (2, 3, 4)]
+    trials = [on_cuda(settings, tmp_path / f"pack-{settings.seed}") for settings in several]
+    train_together(trials)
+    assert_same(final(trials[1]), torch.load(tmp_path / "final", weights_only=False))
+
+
 @pytest.mark.gpu
 @CUDA
 def test_a_lane_on_a_gpu_serves_the_next_seed(tmp_path: Path, deterministic: None) -> None:
@@ -354,15 +417,15 @@ def test_a_step_does_not_wait_for_the_device(tmp_path: Path) -> None:
     indices: list[Tensor] = [torch.arange(24, device="cuda") for _ in range(8)]
     torch.cuda.synchronize()
     with lane.turn(), lane.probes.training(len(indices)):
-        lane._step(indices[0])  # cuDNN and the optimizer make what they keep
+        lane._step(lane._update, indices[0])  # cuDNN and the optimizer make what they keep
         torch.cuda.set_sync_debug_mode("error")
         try:
-            lane._step(indices[1])
-            lane._step(indices[2])
+            lane._step(lane._update, indices[1])
+            lane._step(lane._update, indices[2])
         finally:
             torch.cuda.set_sync_debug_mode("default")
         for each in indices[3:]:
-            lane._step(each)
+            lane._step(lane._update, each)
 
 
 @pytest.mark.gpu
@@ -375,8 +438,13 @@ def test_work_that_waits_for_the_device_is_not_captured() -> None:
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    repeated = Repeated(work, torch.device("cuda"), capture=True)
+    repeated = Repeated(torch.device("cuda"), capture=True)
+    batch = torch.ones(5, dtype=torch.int64, device="cuda")
     with torch.cuda.stream(stream):
-        for _ in range(6):
-            repeated(torch.ones(5, dtype=torch.int64, device="cuda"))
+        for _ in range(3):
+            repeated(work, batch)
+        with pytest.warns(UserWarning, match="cannot be captured"):
+            repeated(work, batch)
+        for _ in range(2):
+            repeated(work, batch)
         assert int(total) == 30

@@ -1,5 +1,7 @@
 """What a worker does with a task that is a pack: real trainings, in this process."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adarelu_sweep.launching import tasks
 from adarelu_sweep.launching.messages import (
     EpochDone,
     Finished,
@@ -21,6 +24,8 @@ from adarelu_sweep.launching.messages import (
 from adarelu_sweep.launching.tasks import TaskRunner, failure
 from adarelu_sweep.storing.marks import MARK, put_mark
 from adarelu_sweep.training.history import CHECKPOINT, CONFUSION_MATRIX, MODEL, History
+from adarelu_sweep.training.lane import Lane
+from adarelu_sweep.training.settings import TrialSettings
 from tests.trials import EPOCHS, measured, trial_settings
 
 CPU = torch.device("cpu")
@@ -123,6 +128,49 @@ def test_each_trial_of_a_pack_is_told_and_gets_its_numbers(alone: Path, tmp_path
         own = [m for m in supervisor.heard if getattr(m, "trial", None) == seed]
         assert [type(message) for message in own] == [Started, *[EpochDone] * EPOCHS, Finished]
         assert kept(tmp_path, seed) == kept(alone, seed)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_network_of_a_trial_that_is_over_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: Python looks for cycles so seldom that a night's networks would fill the memory."""
+    built: list[weakref.ref[nn.Module]] = []
+    build = Lane._initial_network
+
+    def noted(lane: Lane, settings: TrialSettings) -> nn.Module:
+        network = build(lane, settings)
+        built.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(Lane, "_initial_network", noted)
+    runner = TaskRunner(CPU)
+    gc.collect()
+    gc.disable()
+    try:
+        for seeds in ((1,), (2, 3)):
+            runner.run(pack(tmp_path, *seeds), Supervisor())
+    finally:
+        gc.enable()
+    assert len(built) == 3
+    assert all(network() is None for network in built)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_lanes_on_a_gpu_serve_their_arms_again_while_memory_is_plenty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = TaskRunner(torch.device("cuda"))
+    for seed in (1, 2):  # as a study goes through its arms
+        for activation in ("relu", "adarelu"):
+            runner.run(pack(tmp_path / activation, seed, activation=activation), Supervisor())
+    assert len(runner._free) == 2
+    monkeypatch.setattr(tasks, "is_scarce", lambda _device: True)
+    before = torch.cuda.memory_reserved()
+    runner.run(pack(tmp_path / "prelu", 1, activation="prelu"), Supervisor())
+    assert len(runner._free) == 1
+    assert torch.cuda.memory_reserved() < before
 
 
 @pytest.mark.usefixtures("one_thread")

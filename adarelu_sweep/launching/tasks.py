@@ -29,8 +29,9 @@ from adarelu_sweep.storing.places import place_at
 from adarelu_sweep.storing.waiting import awaited
 from adarelu_sweep.training.lane import Lane
 from adarelu_sweep.training.loop import Trial
-from adarelu_sweep.training.memory import is_out_of_memory, memory_of
+from adarelu_sweep.training.memory import give_back, is_out_of_memory, is_scarce, memory_of
 from adarelu_sweep.training.pack import Pack, PackError
+from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.stopping import StopRequestedError
 
 _PAUSE = 1.0  # seconds between two attempts at what a store has for a trial
@@ -130,7 +131,7 @@ class TaskRunner:
             if awaits_decision() and supervision.prune():
                 trial.prune()
         unfinished.clear()
-        self._free.append(trial.lane)
+        self._keep(trial.lane)
         send(Finished(trial=number, history=trial.history))
 
     def _train_pack(
@@ -161,7 +162,7 @@ class TaskRunner:
                     send(EpochDone(trial=number, record=record))
                 else:
                     unfinished.remove(number)
-                    self._free.append(trial.lane)
+                    self._keep(trial.lane)
                     send(Finished(trial=number, history=trial.history))
         except PackError as error:
             raise TrialError(numbers[error.trial]) from error.__cause__
@@ -190,19 +191,40 @@ class TaskRunner:
                 time.sleep(_PAUSE)
 
         dataset = once_there("its data set", lambda: self._load(order, task.data_origin, go_on))
-        # One that does not serve is of another arm, which had its turn: its memory is wanted.
-        self._free = [lane for lane in self._free if lane.serves(order.settings, dataset)]
-        lane = self._free.pop() if self._free else None
+        lane = self._serving(order.settings, dataset)
         return once_there(
             "what may be stored of it",
             lambda: _taken_up(order, dataset, lane, guard, stop_requested),
         )
 
+    def _keep(self, lane: Lane) -> None:
+        """Keep the lane of a trial that is over, if it may serve another."""
+        if self._dataset is not None and lane.serves(lane.settings, self._dataset):
+            self._free.append(lane)
+
+    def _serving(self, settings: TrialSettings, dataset: ResidentDataset) -> Lane | None:
+        """Return a lane that serves a trial; if there is none, see that there is room for one.
+
+        Arms take turns, seed by seed, so those of the others stay as long as memory is plenty.
+        """
+        for position, lane in enumerate(self._free):
+            if lane.serves(settings, dataset):
+                return self._free.pop(position)
+        if self._free and is_scarce(self._device):
+            self._let_go()
+        return None
+
+    def _let_go(self) -> None:
+        if self._free:
+            self._free.clear()
+            give_back(self._device)
+
     def _load(self, order: TrialOrder, origin: str, go_on: Callable[[], None]) -> ResidentDataset:
         settings = order.settings
         key = (settings.dataset, origin, settings.data)
         if self._dataset is None or key != self._dataset_key:
-            self._free, self._dataset = [], None  # let the memory go before more is asked for
+            self._dataset = None
+            self._let_go()  # before more is asked for
             self._dataset = ResidentDataset.load(
                 settings.dataset,
                 _at_hand(settings.dataset, origin, go_on),

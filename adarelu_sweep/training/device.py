@@ -29,10 +29,13 @@ def device_name(device: torch.device) -> str:
 
 
 def device_metrics(device: torch.device) -> dict[str, float]:
-    """Return the use of this process's own GPU: percent busy, and GiB at most since last asked."""
+    """Return the use of this process's own GPU: percent busy, and GiB at most since last asked.
+
+    That is what it has reserved: memory of captured steps counts as free once it is reserved.
+    """
     if device.type != "cuda":
         return {}
-    metrics = {"gpu/memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    metrics = {"gpu/memory_gib": torch.cuda.max_memory_reserved(device) / 2**30}
     torch.cuda.reset_peak_memory_stats(device)
     with suppress(RuntimeError, pynvml.NVMLError):  # a share of a GPU (MIG), for one, does not tell
         metrics["gpu/utilization"] = float(torch.cuda.utilization(device))

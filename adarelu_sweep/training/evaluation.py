@@ -50,7 +50,7 @@ class Evaluator:
         device, classes = dataset.device, dataset.num_classes
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
-        self._batch = Repeated(self._add, device, capture=capture)
+        self._batch = Repeated(device, capture=capture)
 
     def measure(
         self, before_batch: Callable[[], None] = lambda: None, limit: int | None = None
@@ -68,7 +68,7 @@ class Evaluator:
         self._confusion.zero_()
         for number, indices in enumerate(torch.split(everything, self._batch_size)):
             before_batch()
-            self._batch(indices, as_it_is=number == 0)
+            self._batch(self._add, indices, as_it_is=number == 0)
             yield
         table = self._confusion.view(classes, classes).cpu()
         return Evaluation(

@@ -48,6 +48,7 @@ class Lane:
         dataset: What they are trained and measured on.
 
     Attributes:
+        built_in: Whether all its parts come with the package.
         initial_digest: Tells the initial weights of the trial that it serves.
     """
 
@@ -55,6 +56,9 @@ class Lane:
         training, device = settings.training, dataset.device
         self.settings = settings
         self.dataset = dataset
+        self.built_in = (
+            settings.network.name in NETWORKS and settings.activation.name in ACTIVATIONS
+        )
         self.precision = Precision.of(training)
         self.network = self._initial_network(settings)
         self.initial_digest = weight_digest(self.network)
@@ -65,14 +69,15 @@ class Lane:
         self._augment: Augmentation | None = None
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.int64, device=device)
-        self._step = Repeated(self._update, device, capture=True)
+        capture = self.built_in or _captures_any_part()
+        self._step = Repeated(device, capture=capture)
         self._evaluator = Evaluator(
             self.network,
             dataset,
             settings.measured_on,
             training.evaluation_batch_size,
             self.precision,
-            capture=True,
+            capture=capture,
         )
         self._noise = NetworkNoise()
         self._stream: torch.cuda.Stream | None = None
@@ -95,10 +100,9 @@ class Lane:
         On a GPU only, where what was captured is saved; and where all parts are built in, because
         another's may hold a state that is not seen.
         """
-        built_in = settings.network.name in NETWORKS and settings.activation.name in ACTIVATIONS
         same = self.settings.model_copy(update={"seed": settings.seed}) == settings
         on_gpu = self.dataset.device.type == "cuda"
-        return on_gpu and built_in and same and dataset is self.dataset
+        return on_gpu and self.built_in and same and dataset is self.dataset
 
     def start_over(self, settings: TrialSettings) -> None:
         """Set everything to what it is before the first step of a trial, in place."""
@@ -143,7 +147,7 @@ class Lane:
         with self.probes.training(len(batches)):
             for indices in batches:
                 before_step()
-                self._step(indices)
+                self._step(self._update, indices)
                 yield
         # The first reading waits for the device, so the time is that of the work.
         mean_loss = self._loss.item() / len(order)
@@ -155,6 +159,7 @@ class Lane:
         """Do one step; add the batch's loss and its hits to the sums."""
         fmt = self.precision.memory_format
         images, labels = self.dataset.batch("train", indices, fmt, self._augment)
+        self.probes.before_batch()
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast(self.dataset.device):
             logits = self.network(images)
@@ -169,3 +174,13 @@ class Lane:
         """Measure the network, giving others a turn after each batch."""
         with self.probes.evaluation():
             return (yield from self._evaluator.measure(before_batch))
+
+
+def _captures_any_part() -> bool:
+    """Return whether captured steps are right, and may fail to be captured, whatever is in them.
+
+    Before torch 2.15 the graphs of several streams shared what their layers draw noise from, and
+    a capture that failed left the allocator and the random numbers in its state. The parts that are
+    built in draw nothing and wait for nothing.
+    """
+    return torch.__version__ >= "2.15"

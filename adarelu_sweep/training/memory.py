@@ -1,5 +1,7 @@
 """Telling that memory ran out, and how much there is."""
 
+import gc
+
 import psutil
 import torch
 
@@ -27,6 +29,22 @@ def memory_of(device: torch.device) -> str:
         return f"the GPU has {_gib(total)}, {_gib(free)} free"
     memory = psutil.virtual_memory()
     return f"the host has {_gib(memory.total)}, {_gib(memory.available)} free"
+
+
+def is_scarce(device: torch.device) -> bool:
+    """Return whether a GPU has less than three quarters of its memory free; a CPU never is."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < 0.75 * total
+
+
+def give_back(device: torch.device) -> None:
+    """Give back the memory of what nobody holds any more, once the device is done with it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
 
 
 def _gib(size: int) -> str:

@@ -51,6 +51,10 @@ class LayerProbes:
         finally:
             self._votes.end()
 
+    def before_batch(self) -> None:
+        """Forget the votes of a batch that was given up, as in a capture that fails."""
+        self._votes.forget()
+
     def after_batch(self) -> None:
         """Keep the votes of the training batch whose forward pass is done."""
         self._votes.keep()
@@ -107,12 +111,16 @@ class _Votes:
         for module in self._layers.values():
             module.recorded = None
 
+    def forget(self) -> None:
+        for module in self._layers.values():
+            if module.recorded:
+                module.recorded.clear()
+
     def keep(self) -> None:
         """Move the votes of a batch from the layers into its row."""
         names = [name for name, module in self._layers.items() for _ in module.recorded]
         votes = [vote for module in self._layers.values() for vote in module.recorded]
-        for module in self._layers.values():
-            module.recorded.clear()
+        self.forget()
         if not votes:
             return
         balances = torch.stack([balance for balance, _ in votes])

@@ -4,6 +4,7 @@ At batch 32 a GPU is done with a small network's kernels before Python has launc
 A graph holds the kernels of a whole step and is launched at once.
 """
 
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -38,46 +39,56 @@ class Repeated:
     ones: nothing has to be undone after a capture. On a CPU, and where capture fails because the
     work waits for the device (a user's own network may), all of them are.
 
+    Whose work it is owns this, so the work comes with every call: kept here, it would keep its
+    owner, and a network that nobody uses any more would stay in memory.
+
     Args:
-        work: Takes indices (int64, B, on the device). For capture it must not wait for the device,
-            nor depend on anything but the indices and tensors that it finds.
         device: Where it runs.
         capture: Whether it may be captured.
     """
 
-    def __init__(
-        self, work: Callable[[Tensor], None], device: torch.device, *, capture: bool
-    ) -> None:
-        self._work = work
+    def __init__(self, device: torch.device, *, capture: bool) -> None:
         self._capture = capturing(device) if capture else None
         self._calls: Counter[int] = Counter()
         self._captured: dict[int, tuple[Replay, Tensor]] = {}
         self._pace = _Pace(device)
 
-    def __call__(self, indices: Tensor, *, as_it_is: bool = False) -> None:
-        """Do the work on a batch; ``as_it_is``: do not use a captured one."""
+    def __call__(
+        self, work: Callable[[Tensor], None], indices: Tensor, *, as_it_is: bool = False
+    ) -> None:
+        """Do the work on a batch.
+
+        Args:
+            work: The same at every call. Takes indices (int64, B, on the device). For capture it
+                must not wait for the device, nor depend on anything but the indices and tensors
+                that it finds.
+            indices: What it takes.
+            as_it_is: Do not use what was captured.
+        """
         size = len(indices)
         self._calls[size] += 1
         early = as_it_is or self._calls[size] <= _WARM_UP
-        if early or not (size in self._captured or self._take_up(indices)):
-            self._work(indices)
+        if early or not (size in self._captured or self._take_up(work, indices)):
+            work(indices)
             return
         replay, read = self._captured[size]
         read.copy_(indices)
         replay()
         self._pace.keep()
 
-    def _take_up(self, indices: Tensor) -> bool:
+    def _take_up(self, work: Callable[[Tensor], None], indices: Tensor) -> bool:
         """Capture the work for batches of this size; return whether that was possible."""
         if self._capture is None:
             return False
         read = indices.clone()
         try:
-            replay = self._capture(self._work, read)
+            replay = self._capture(work, read)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:
+        except RuntimeError as error:
             self._capture = None
+            said = " ".join(str(error).split())
+            warnings.warn(f"it trains slower, because it cannot be captured: {said}", stacklevel=2)
             return False
         self._captured[len(read)] = (replay, read)
         return True
