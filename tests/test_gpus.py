@@ -1,7 +1,9 @@
 """GPUs and slots: what a request means on recorded machines, and how a machine is divided."""
 
+import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,10 @@ from hypothesis import strategies as st
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu, choose_gpus, list_gpus, recorded
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.slots import available_cores, make_slots, slots_for
+from adarelu_sweep.studies.reading import study_of
+from adarelu_sweep.studies.schema import Study
+from tests.sweeps import STUDY
 
 
 def gpu(index: int, *pids: int) -> Gpu:
@@ -171,6 +176,46 @@ def test_slots_divide_the_machine(gpus: int, workers: int | None, cores: int) ->
         assert max(shares) - min(shares) <= 1
     else:
         assert {slot.gpu for slot in slots} == {None}
+
+
+def study(*, seeds: int = 1, searches: bool = False) -> Study:
+    document = tomllib.loads(STUDY)
+    document["matrix"] |= {"network": "vgg16_bn", "activation": "relu", "seeds": seeds}
+    if searches:
+        space = {"training.optimizer.lr": {"low": 0.001, "high": 0.1, "log": True}}
+        document["search"] = {"trials": 4, "validation_fraction": 0.1, "space": space}
+    return study_of(document, "small.toml")
+
+
+@pytest.mark.parametrize(
+    ("cores", "room", "given", "slots", "threads"),
+    [
+        (8, 64, study(seeds=20), 8, 1),
+        (8, 64, study(seeds=3), 3, 2),  # no more than there are trials
+        (8, 6.5, study(seeds=20), 3, 2),  # than there is memory for
+        (8, 1, study(seeds=20), 1, 8),
+        (8, 64, study(searches=True), 1, 8),  # what is proposed depends on who ends first
+    ],
+)
+def test_a_study_without_gpus_has_a_slot_for_each_core(
+    monkeypatch: pytest.MonkeyPatch, cores: int, room: float, given: Study, slots: int, threads: int
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=int(room * 2**30))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr("adarelu_sweep.placing.slots.available_cores", lambda: cores)
+    assert slots_for(given, [], None) == [Slot(index, threads) for index in range(slots)]
+    assert slots_for(given, [], 2) == [Slot(0, 4), Slot(1, 4)]
+    assert len(slots_for(given, [gpu(0)], None)) == 1
+
+
+def test_slots_with_given_threads_leave_no_more_of_them_than_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resume keeps the threads of the launch, also where there is more to train by now."""
+    monkeypatch.setattr("adarelu_sweep.placing.slots.available_cores", lambda: 8)
+    assert slots_for(study(seeds=20), [], None, 4) == [Slot(0, 4), Slot(1, 4)]
+    assert slots_for(study(seeds=20), [], None, 16) == [Slot(0, 16)]
+    assert slots_for(study(seeds=20), [], 3, 4) == [Slot(index, 4) for index in range(3)]
 
 
 @pytest.mark.parametrize("workers", [0, -1])

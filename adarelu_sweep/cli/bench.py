@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -107,7 +106,7 @@ def bench_command(
     from adarelu_sweep.home import Home
     from adarelu_sweep.operating.outline import plug_ins
     from adarelu_sweep.placing.gpus import choose_gpus
-    from adarelu_sweep.placing.slots import available_cores, make_slots
+    from adarelu_sweep.placing.slots import available_cores, slots_for
     from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
     from adarelu_sweep.studies.reading import read_study
 
@@ -132,9 +131,7 @@ def bench_command(
     chosen, warnings = choose_gpus(gpus)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    slots = make_slots(chosen, workers, available_cores())
-    if threads is not None:
-        slots = [replace(slot, threads=threads) for slot in slots]
+    slots = slots_for(built_in[0] if study_file is None else study, chosen, workers, threads)
     if not no_save:
         here.create()
         Measurements.read(here)  # one that is damaged is told of before anything is measured

@@ -70,7 +70,7 @@ workers_option: Decorator = click.option(
     "--workers",
     type=int,
     metavar="N",
-    help="Number of slots in all.  [default: one per GPU; without GPUs, one]",
+    help="Number of slots in all.  [default: one per GPU; without GPUs, one per core]",
 )
 launcher_option: Decorator = click.option(
     "--launcher",

@@ -25,14 +25,13 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def processor() -> Finding:
-    """Say how many cores there are, and what a slot on them gets."""
+    """Say how many cores there are, and how many of them may be used."""
     cores = available_cores()
     return Finding(
         _AREA,
         "processor",
         State.OK,
-        f"{cores} of {count(os.cpu_count() or cores, 'core')} usable, "
-        f"{count(make_slots([], None, cores)[0].threads, 'thread')} for one slot",
+        f"{cores} of {count(os.cpu_count() or cores, 'core')} usable",
     )
 
 

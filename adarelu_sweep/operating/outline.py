@@ -13,7 +13,7 @@ from adarelu_sweep.networks.registry import NETWORKS
 from adarelu_sweep.operating.disk import DiskNeed, free_bytes
 from adarelu_sweep.placing.gpus import choose_gpus
 from adarelu_sweep.placing.packing import AUTO, Packing
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.slots import slots_for
 from adarelu_sweep.studies.power import power_lines
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.studies.search import Search
@@ -37,10 +37,10 @@ def outline(
     """
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
-    slots = make_slots(chosen, workers, available_cores())
+    slots = slots_for(study, chosen, workers)
     arms = len(list(study.arms()))
     seeds = study.seeds()
-    trials = arms * (len(seeds) + (study.search.trials if study.search else 0))
+    trials = study.number_of_trials()
     lines = [
         f"{study.name}: {count(trials, 'trial')} of {count(training.epochs, 'epoch')}, "
         f"{count(trials * training.epochs, 'epoch')} in all",

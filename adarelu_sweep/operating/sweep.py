@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from adarelu_sweep.placing.claims import Claims
 from adarelu_sweep.placing.gpus import choose_gpus
 from adarelu_sweep.placing.packing import AUTO
 from adarelu_sweep.placing.places import LauncherName, Place, on_ray, on_this_machine
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.slots import slots_for
 from adarelu_sweep.recording.belonging import (
     LAUNCHED,
     has_runs_elsewhere,
@@ -89,7 +89,7 @@ class Machine:
         if name == "local":
             if self.ray_address is not None or self.gpus_per_worker is not None:
                 raise UserError("--ray-address and --gpus-per-worker need --launcher ray")
-            return on_this_machine(self.slots(remembered, console, claims), granted)
+            return on_this_machine(self.slots(study, remembered, console, claims), granted)
 
         def given(what: str) -> Any:
             own = getattr(self, what)
@@ -102,7 +102,9 @@ class Machine:
         needs_home = not credentials_for(checkpoints)
         return on_ray(address, gpus, share, workers, threads, granted, needs_home)
 
-    def slots(self, remembered: StudyRecord | None, console: Console, claims: Claims) -> list[Slot]:
+    def slots(
+        self, study: Study, remembered: StudyRecord | None, console: Console, claims: Claims
+    ) -> list[Slot]:
         """Return the slots, with warnings shown and the GPUs claimed.
 
         A resume that says nothing of its own takes what the launch said, and its threads, because
@@ -117,9 +119,8 @@ class Machine:
         for warning in warnings:
             console.print(f"Warning: {warning}", **_PLAIN)
         if remembered is None or self.workers is not None:
-            return make_slots(gpus, self.workers, available_cores())
-        slots = make_slots(gpus, remembered.workers, available_cores())
-        return [replace(slot, threads=remembered.threads) for slot in slots]
+            return slots_for(study, gpus, self.workers)
+        return slots_for(study, gpus, remembered.workers, remembered.threads)
 
 
 def launch(

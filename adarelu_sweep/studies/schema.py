@@ -176,6 +176,11 @@ class Study(Settings):
         """Return the seeds of the trials that are reported: a search's are those of its end."""
         return self.confirm_seeds() if self.search else self.matrix.seeds
 
+    def number_of_trials(self) -> int:
+        """Return how many trials there are in all, none of a search pruned."""
+        each = len(self.seeds()) + (self.search.trials if self.search else 0)
+        return each * len(list(self.arms()))
+
     def confirm_seeds(self) -> list[int]:
         """Return the seeds with which a search's best settings are trained again."""
         assert self.search is not None

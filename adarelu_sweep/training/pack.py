@@ -1,8 +1,9 @@
 """Training several trials together: they take turns, step by step.
 
 On a GPU each has a stream and captured steps of its own, so that the kernels of one fill what those
-of another leave idle. Nothing is stacked or shared but the data set: a trial computes just what it
-computes alone, whoever is in the pack, and joins or leaves it without a trace in the others.
+of another leave idle. Nothing is stacked or shared but the data set: a trial does just what it does
+alone, whoever is in the pack, and joins or leaves it without a trace in the others. To the last bit
+that is the same where algorithms are (on a GPU cuDNN may choose them by time in every process).
 """
 
 from collections.abc import Callable, Iterator, Sequence
