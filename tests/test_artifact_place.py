@@ -100,6 +100,7 @@ def test_what_is_no_place_is_refused(home: Home, address: str) -> None:
     assert "give s3://BUCKET/PREFIX, or the whole path of a folder" in refused(home, address)
 
 
+@pytest.mark.long
 def test_a_store_that_cannot_be_used_is_refused(home: Home, store: ObjectStore) -> None:
     assert "there is no such bucket" in refused(home, "s3://no-such-bucket/prefix")
     with store.failing(Fault("error", methods=["PUT"])):

@@ -42,7 +42,7 @@ def test_the_cases_below_hold_every_pair_of_the_whole_matrix() -> None:
 
 LONGEST = ("pairs-everything", "pairs-supervisor")
 CHAINS = [
-    pytest.param(chain, marks=pytest.mark.longest) if chain in LONGEST else chain
+    pytest.param(chain, marks=pytest.mark.longest if chain in LONGEST else pytest.mark.long)
     for chain in pairwise()
 ]
 

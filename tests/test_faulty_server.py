@@ -184,7 +184,14 @@ def test_whatever_becomes_of_the_requests_all_is_there_once(
     assert_all_is_there_once(server, record, trials, tmp_path)
 
 
-@pytest.mark.parametrize("fate", [fate for fate in FATES if fate not in ("pass", "slow")])
+@pytest.mark.parametrize(
+    "fate",
+    [
+        fate if fate == "late" else pytest.param(fate, marks=pytest.mark.long)
+        for fate in FATES
+        if fate not in ("pass", "slow")
+    ],
+)
 def test_an_outage_is_told_once_and_all_is_delivered_after_it(
     server: Upstream,
     proxy: Proxy,

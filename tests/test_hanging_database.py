@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tests.test_ledger import GOOD, plan, record
 from tests.waiting import wait_until
 
 SHORT = 1.0  # seconds in place of a minute and a half
+# Every moment and every change once; the other pairs are left to make test-long.
+HERE = (("at once", "begin"), ("before_cursor_execute", "report"), ("commit", "complete"))
 
 
 @pytest.fixture
@@ -65,8 +68,15 @@ def hanging_from(
         held.close()
 
 
-@pytest.mark.parametrize("moment", ["at once", "before_cursor_execute", "commit"])
-@pytest.mark.parametrize("change", ["begin", "report", "complete"])
+@pytest.mark.parametrize(
+    ("moment", "change"),
+    [
+        pair if pair in HERE else pytest.param(*pair, marks=pytest.mark.long)
+        for pair in product(
+            ("at once", "before_cursor_execute", "commit"), ("begin", "report", "complete")
+        )
+    ],
+)
 def test_what_is_recorded_waits_for_a_server_that_hangs(
     study: StudyLedger, postgres: PostgresServer, moment: str, change: str
 ) -> None:

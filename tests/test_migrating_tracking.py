@@ -168,7 +168,7 @@ moving.migrate_records(Home(Path(sys.argv[1])), sys.argv[2], print)
         pytest.param("first tables", marks=pytest.mark.long),
         pytest.param("all tables", marks=pytest.mark.long),
         "copying",
-        "copied",
+        pytest.param("copied", marks=pytest.mark.long),
         pytest.param("kept", marks=pytest.mark.long),
     ],
 )

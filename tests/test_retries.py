@@ -68,6 +68,7 @@ def trial_of(command: Command, name: str) -> Any:
     return next(t for t in trials if t.user_attrs["activation"].endswith(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "losses", "said"),
     [
@@ -93,6 +94,7 @@ def test_trouble_that_passes_leaves_no_trace_in_the_numbers(
         assert found[name]["trials"][0][key] == found["relu"]["trials"][0][key]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "attempts", "reason"),
     [

@@ -257,7 +257,7 @@ def test_any_share_has_wilsons_interval(data: st.DataObject, n: int) -> None:
 # Holm's correction
 
 
-@settings(deadline=None, max_examples=25)  # what can be detected is solved for each of them
+@settings(deadline=None, max_examples=10)  # what can be detected is solved for each of them
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holms_correction_of_any_p_values(p_values: list[float]) -> None:
     corrected = with_holm([Comparison(9, 1.0, 2.0, p_value=p) for p in p_values])
