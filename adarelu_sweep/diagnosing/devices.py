@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from adarelu_sweep.benchmarking.processor import has_bf16
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
@@ -25,14 +26,15 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def processor() -> Finding:
-    """Say how many cores there are, and what a slot on them gets."""
+    """Say how many cores there are, what a slot on them gets, and whether they compute in bf16."""
     cores = available_cores()
+    bf16 = {True: ", bf16", False: ", no bf16 instructions", None: ""}[has_bf16()]
     return Finding(
         _AREA,
         "processor",
         State.OK,
         f"{cores} of {count(os.cpu_count() or cores, 'core')} usable, "
-        f"{count(make_slots([], None, cores)[0].threads, 'thread')} for one slot",
+        f"{count(make_slots([], None, cores)[0].threads, 'thread')} for one slot{bf16}",
     )
 
 
