@@ -26,6 +26,7 @@ from adarelu_sweep.benchmarking.measured import (
     Spread,
     best,
     best_pack,
+    bf16_over_fp32,
 )
 from adarelu_sweep.benchmarking.measuring import measure
 from adarelu_sweep.benchmarking.messages import Group, LeftOut, Measured, Order, Said
@@ -431,6 +432,27 @@ def test_the_best_pack_of_a_trial(tmp_path: Path) -> None:
     )
     assert best_pack(home, "Card", adarelu) == 4
     assert best_pack(home, "Card", relu) == 2
+
+
+def test_the_pace_of_bf16(tmp_path: Path) -> None:
+    home, later = Home(tmp_path), date(2026, 11, 25)
+    relu, adarelu = small_group().arms
+    slow = {"precision": "bf16"}
+    bf16 = conditions().model_copy(update=slow)
+    device = bf16.device
+    Measurements.keep(home, [measurement(conditions(), 100), measurement(bf16, 9, day=later)])
+    Measurements.keep(home, [measurement(conditions(activation="adarelu"), 90)])
+    assert bf16_over_fp32(home, device, relu) == (0.09, DAY)
+    assert bf16_over_fp32(home, device, adarelu) == (0.09, DAY)  # as for another activation
+    assert bf16_over_fp32(home, "Another", relu) is None
+    larger = relu.training.model_copy(update={"batch_size": 64})
+    assert bf16_over_fp32(home, device, relu.model_copy(update={"training": larger})) is None
+    own = conditions(activation="adarelu").model_copy(update=slow)
+    Measurements.keep(home, [measurement(own, 180)])
+    assert bf16_over_fp32(home, device, adarelu) == (2, DAY)
+    other_threads = conditions(Slot(0, threads=2), "relu").model_copy(update=slow)
+    Measurements.keep(home, [measurement(other_threads, 500, day=later)])
+    assert bf16_over_fp32(home, device, relu) == (0.09, DAY)  # of the same threads alone
 
 
 # How long a study takes

@@ -24,6 +24,7 @@ import psutil
 import psycopg
 import pytest
 
+from adarelu_sweep.benchmarking.processor import has_bf16
 from adarelu_sweep.datasets.prepared import load
 from adarelu_sweep.diagnosing import devices
 from adarelu_sweep.diagnosing.data import data_sets
@@ -192,6 +193,8 @@ def test_a_library_that_is_missing_or_too_old(
 def test_the_processor_and_memory() -> None:
     cores = len(os.sched_getaffinity(0))
     assert processor().found.startswith(f"{cores} of ")
+    known = {True: ", bf16", False: ", no bf16 instructions", None: "for one slot"}
+    assert processor().found.endswith(known[has_bf16()])
     assert "GiB" in memory().found
 
 

@@ -19,7 +19,14 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.messages import Finished, Interrupted, Note, Task
-from adarelu_sweep.placing.packing import AUTO, LARGEST, Packing, best_size, pack_size
+from adarelu_sweep.placing.packing import (
+    AUTO,
+    LARGEST,
+    Packing,
+    best_size,
+    measured_size,
+    pack_size,
+)
 from adarelu_sweep.recording.databases import TakenError
 from adarelu_sweep.recording.ledger import Ledger
 from adarelu_sweep.recording.trials import Counts
@@ -429,6 +436,8 @@ def test_the_size_that_was_measured_to_be_best(tmp_path: Path) -> None:
     assert best_size(home, GPU, trial) == 4
     assert best_size(home, GPU, bf16) == 2
     assert best_size(home, GPU, trial_settings("resnet18")) == 1
+    assert measured_size(home, GPU, trial) == 4
+    assert measured_size(home, GPU, trial_settings("resnet18")) is None
     assert best_size(home, Slot(0, 1, "GPU-b", model="Slow"), trial) == 1
     assert best_size(home, Slot(0, 1), trial) == 1
     assert Packing(AUTO, home).size(GPU, trial) == 4

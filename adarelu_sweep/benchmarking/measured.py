@@ -167,32 +167,54 @@ def best_pack(home: Home, device: str, settings: TrialSettings) -> int | None:
         device: The GPU's model, or the processor's name.
         settings: A trial of the arm.
     """
-    try:
-        known = Measurements.read(home).measurements
-    except UserError:
+    packs = _compared(home, device, settings, "pack")
+    return best(packs).conditions.pack if packs else None
+
+
+def bf16_over_fp32(home: Home, device: str, settings: TrialSettings) -> tuple[float, date] | None:
+    """Return how many times fp32's throughput bf16 has, and the older day of the two.
+
+    None if they were not both measured; what counts as such is as in ``best_pack``.
+    """
+    both = {one.conditions.precision: one for one in _compared(home, device, settings, "precision")}
+    if not both:
         return None
-    told = _told_by(settings)
-    own = told.pop("activation")
-    compared: dict[Conditions, list[Measurement]] = defaultdict(list)
-    for one in known:
-        if one.conditions.device == device and told.items() <= one.conditions.model_dump().items():
-            compared[one.conditions.model_copy(update={"pack": 1})].append(one)
-    several = [packs for packs in compared.values() if len(packs) > 1]
-    if not several:
-        return None
-    newest = max(
-        several,
-        key=lambda packs: (
-            packs[0].conditions.activation == own,
-            max(one.measured for one in packs),
-        ),
-    )
-    return best(newest).conditions.pack
+    rates = {name: one.training_images_per_second.median for name, one in both.items()}
+    return rates["bf16"] / rates["fp32"], min(one.measured for one in both.values())
 
 
 def device_of(slot: Slot) -> str:
     """Return the name under which what is measured in a slot is kept."""
     return slot.model if slot.gpu else processor_name()
+
+
+def _compared(
+    home: Home, device: str, settings: TrialSettings, by: Literal["pack", "precision"]
+) -> list[Measurement]:
+    """Return what was measured under conditions that differ in one alone; none if no two do.
+
+    The conditions are those of such trials, but for the activation, the images' shape and what they
+    are compared by: their own activation first, then the newest.
+    """
+    try:
+        known = Measurements.read(home).measurements
+    except UserError:
+        return []
+    told = _told_by(settings)
+    own = told.pop("activation")
+    told.pop(by, None)
+    compared: dict[Conditions, list[Measurement]] = defaultdict(list)
+    for one in known:
+        if one.conditions.device == device and told.items() <= one.conditions.model_dump().items():
+            compared[one.conditions.model_copy(update={by: None})].append(one)
+    return max(
+        (several for several in compared.values() if len(several) > 1),
+        key=lambda several: (
+            several[0].conditions.activation == own,
+            max(one.measured for one in several),
+        ),
+        default=[],
+    )
 
 
 def _told_by(settings: TrialSettings) -> dict[str, Any]:

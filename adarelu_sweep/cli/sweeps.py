@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from adarelu_sweep.supervising.supervisor import Ending
     from adarelu_sweep.tracking.study_report import StudyReport
 
+_STUDY_FILE = Path("STUDY.toml")  # stands for one that a resume is not given
+
 
 @click.command("launch")
 @options.study_file_argument()
@@ -90,7 +92,8 @@ def launch_command(
     ray = (launcher, ray_address, gpus_per_worker)
     machine, report = Machine(gpus, workers, data_dir, pack_size(pack), *ray), _Reporter(here)
     screen = Screen(report, _console(), leave(report_to))
-    ledger, ending = launch(study, source, here, machine, tracking_uri or None, screen)
+    bench = _bench(study_file, overrides, gpus, workers, home, data_dir)
+    ledger, ending = launch(study, source, here, machine, tracking_uri or None, screen, bench)
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -156,7 +159,8 @@ def resume_command(
     machine, report = Machine(gpus, workers, data_dir, pack_size(pack), *ray), _Reporter(here)
     extend = _extend(study_file, overrides)
     screen = Screen(report, _console(), leave(report_to))
-    ledger, ending = resume(name, here, machine, screen, extend, retry_failed)
+    bench = _bench(study_file or _STUDY_FILE, overrides, gpus, workers, home, data_dir)
+    ledger, ending = resume(name, here, machine, screen, extend, retry_failed, bench)
     _conclude(ctx, ledger, ending, here, report)
 
 
@@ -189,13 +193,25 @@ def validate_command(
     here = Home.locate(home)
     for line in plug_ins(study):  # before any of them runs
         click.echo(line)
-    given: dict[str, Given] = {"--set": overrides, "--gpus": gpus, "--workers": workers}
-    given |= {"--home": home, "--data-dir": data_dir}
-    bench = ["adarelu-sweep", "bench", "--study", str(study_file), *written(given)]
+    bench = _bench(study_file, overrides, gpus, workers, home, data_dir)
     data_folder = brought(study.matrix.dataset, here.data_origin(data_dir))
-    plan = outline(study, data_folder, gpus, workers, pack_size(pack), here, shlex.join(bench))
+    plan = outline(study, data_folder, gpus, workers, pack_size(pack), here, bench)
     rehearse(study, data_folder)
     click.echo(plan)
+
+
+def _bench(
+    study_file: Path,
+    overrides: tuple[str, ...],
+    gpus: str | None,
+    workers: int | None,
+    home: Path | None,
+    data_dir: str | None,
+) -> str:
+    """Return the command that measures a study's arms where it is to be trained."""
+    given: dict[str, Given] = {"--set": overrides, "--gpus": gpus, "--workers": workers}
+    given |= {"--home": home, "--data-dir": data_dir}
+    return shlex.join(["adarelu-sweep", "bench", "--study", str(study_file), *written(given)])
 
 
 def _extend(study_file: Path | None, overrides: tuple[str, ...]) -> "Extend | None":

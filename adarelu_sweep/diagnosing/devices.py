@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from adarelu_sweep.benchmarking.processor import has_bf16
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
@@ -25,13 +26,14 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def processor() -> Finding:
-    """Say how many cores there are, and how many of them may be used."""
+    """Say how many cores there are, how many of them may be used, and whether they have bf16."""
     cores = available_cores()
+    bf16 = {True: ", bf16", False: ", no bf16 instructions", None: ""}[has_bf16()]
     return Finding(
         _AREA,
         "processor",
         State.OK,
-        f"{cores} of {count(os.cpu_count() or cores, 'core')} usable",
+        f"{cores} of {count(os.cpu_count() or cores, 'core')} usable{bf16}",
     )
 
 

@@ -10,6 +10,7 @@ from adarelu_sweep.datasets.sources import check
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.networks.registry import NETWORKS
+from adarelu_sweep.operating.advice import bf16_warning, pack_lines
 from adarelu_sweep.operating.disk import DiskNeed, free_bytes
 from adarelu_sweep.placing.gpus import choose_gpus
 from adarelu_sweep.placing.packing import AUTO, Packing
@@ -29,11 +30,12 @@ def outline(
     home: Home | None = None,
     bench: str = "adarelu-sweep bench",
 ) -> str:
-    """Return the plan of a study on this machine: arms, trials, epochs, power, data, slots, disk.
+    """Return the plan of a study on this machine, from its arms and trials to slots and disk.
 
     ``pack`` is how many trials of an arm a worker trains at once; None where that is to be chosen.
     ``home`` is where the study would be kept; it need not exist. Without it nothing is said of the
-    time and the disk, which takes seconds. ``bench`` is the command that measures the study's arms.
+    time, packs, bf16 and the disk, which takes seconds. ``bench`` is the command that measures the
+    study's arms.
     """
     matrix, training = study.matrix, study.training
     chosen, warnings = choose_gpus(gpus)
@@ -68,6 +70,10 @@ def outline(
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
     if home is not None:
         lines.append(f"  time         {time_needed(study, slots, home, data_folder, bench)}")
+        packs = pack_lines(study, slots, pack or AUTO, home, bench)
+        lines += [f"  packs        {line}" for line in packs]
+        if slow := bf16_warning(study, slots, home, bench):
+            warnings.append(slow)
         in_hand = _in_hand(study, slots, Packing(pack or AUTO, home))
         if need := DiskNeed.of(study, data_folder, in_hand):
             lines += need.lines(free_bytes(home.root))

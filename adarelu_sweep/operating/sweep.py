@@ -19,6 +19,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
+from adarelu_sweep.operating.advice import advice
 from adarelu_sweep.operating.rehearsing import rehearse
 from adarelu_sweep.placing.claims import Claims
 from adarelu_sweep.placing.gpus import choose_gpus
@@ -130,8 +131,12 @@ def launch(
     machine: Machine,
     tracking_uri: str | None,
     screen: Screen,
+    bench: str = "adarelu-sweep bench",
 ) -> tuple[StudyLedger, Ending]:
-    """Record a new study and run it; raise UserError, with nothing recorded, on bad input."""
+    """Record a new study and run it; raise UserError, with nothing recorded, on bad input.
+
+    ``bench`` is the command that measures the study's arms.
+    """
     home.create()
     _warn_of_home(home, screen.console)
     ledger = Ledger(home.database)
@@ -147,6 +152,8 @@ def launch(
         elif authentication.is_on(home):
             authentication.require_credentials()
         rehearse(study, require_data(study, origin, screen.console))
+        pack = AUTO if machine.pack is None else machine.pack
+        _advise(advice(study, place.slots, pack, home, bench), screen.console)
         # A store is the study's, wherever it is resumed; a folder that nobody named is the home's.
         is_kept = machine.data_origin or isinstance(origin, ObjectPath)
         record = StudyRecord(
@@ -160,7 +167,7 @@ def launch(
             gpus=machine.gpus,
             workers=machine.workers,
             threads=place.threads,
-            pack=AUTO if machine.pack is None else machine.pack,
+            pack=pack,
             home=whereabouts(home),
             launcher=machine.launcher or "local",
             ray_address=machine.ray_address,
@@ -175,7 +182,7 @@ def launch(
                 home.keep_storage()
                 study_ledger = ledger.create(record)
             agenda = Agenda(study_ledger, home)
-            where = Surroundings(home, place, origin, tracking_uri, record.pack, fence)
+            where = Surroundings(home, place, origin, tracking_uri, pack, fence)
             return study_ledger, run(study_ledger, agenda, where, screen)
 
 
@@ -186,12 +193,13 @@ def resume(
     screen: Screen,
     extend: Extend | None = None,
     retry_failed: bool = False,
+    bench: str = "adarelu-sweep bench",
 ) -> tuple[StudyLedger, Ending]:
     """Run what is left of a study, and deliver what is left to deliver.
 
     ``extend`` is given where something is added to its plan, which is replaced once all that can be
     refused is known. If ``retry_failed``, the trials that failed are left to be done, too, from
-    then on.
+    then on. ``bench`` is the command that measures the study's arms.
     """
     ledger = Ledger.existing(home.database)
     require_own(ledger.open(name), home)  # without a study there is to be no lease
@@ -227,6 +235,8 @@ def resume(
             agenda.retry_failed()
             agenda = Agenda(study_ledger, home)  # a search that goes on is confirmed only later
         pack = record.pack if machine.pack is None else machine.pack
+        if agenda.left():
+            _advise(advice(record.study, place.slots, pack, home, bench), screen.console)
         where = Surroundings(home, place, origin, tracking_uri, pack, fence)
         return study_ledger, run(study_ledger, agenda, where, screen)
 
@@ -249,6 +259,11 @@ def _make_place(study: Study) -> None:
     """Make sure that checkpoints can be kept where the study has its own place for them."""
     if study.execution.checkpoints is not None:
         require_usable(place_at(study.execution.checkpoints), new=True)
+
+
+def _advise(lines: list[str], console: Console) -> None:
+    for line in lines:
+        console.print(line, **_PLAIN)
 
 
 def _warn_of_home(home: Home, console: Console) -> None:

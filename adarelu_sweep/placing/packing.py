@@ -24,13 +24,17 @@ def pack_size(given: str | None) -> int | None:
 
 
 def best_size(home: Home, slot: Slot, settings: TrialSettings) -> int:
-    """Return how many trials at once were measured to be best; 1 where nothing is known.
+    """Return how many trials at once are best by what is known; 1 where nothing is.
 
     On a CPU it is 1: a trial has all the slot's cores as it is.
     """
-    if slot.gpu is None:
-        return 1
-    return min(best_pack(home, slot.model, settings) or 1, LARGEST)
+    return measured_size(home, slot, settings) or 1 if slot.gpu else 1
+
+
+def measured_size(home: Home, slot: Slot, settings: TrialSettings) -> int | None:
+    """Return how many trials at once were measured to be best on a slot's GPU, None if none was."""
+    size = best_pack(home, slot.model, settings)
+    return size and min(size, LARGEST)
 
 
 class Packing:
