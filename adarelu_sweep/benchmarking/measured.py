@@ -140,10 +140,22 @@ class Measurements(BaseModel):
 
     def packs(self, conditions: Conditions) -> list[Measurement]:
         """Return what was measured of packs of any size, but for that under these conditions."""
-        wanted = conditions.model_copy(update={"pack": 1})
-        return [
-            m for m in self.measurements if m.conditions.model_copy(update={"pack": 1}) == wanted
+        wanted = _but_for_pack(conditions)
+        return [m for m in self.measurements if _but_for_pack(m.conditions) == wanted]
+
+    def packs_of_another(self, conditions: Conditions) -> list[Measurement]:
+        """Return the same of another activation, of which several sizes were measured.
+
+        Of several the newest; none if there is none. That of one trial alone is among them.
+        """
+        told = _but_for_pack(conditions)
+        compared = [
+            packs
+            for other in {m.conditions.activation for m in self.measurements}
+            if len(packs := self.packs(told.model_copy(update={"activation": other}))) > 1
+            and any(one.conditions.pack == 1 for one in packs)
         ]
+        return max(compared, key=lambda packs: max(one.measured for one in packs), default=[])
 
 
 def best(packs: Iterable[Measurement]) -> Measurement:
@@ -176,7 +188,7 @@ def best_pack(home: Home, device: str, settings: TrialSettings) -> int | None:
     compared: dict[Conditions, list[Measurement]] = defaultdict(list)
     for one in known:
         if one.conditions.device == device and told.items() <= one.conditions.model_dump().items():
-            compared[one.conditions.model_copy(update={"pack": 1})].append(one)
+            compared[_but_for_pack(one.conditions)].append(one)
     several = [packs for packs in compared.values() if len(packs) > 1]
     if not several:
         return None
@@ -188,6 +200,10 @@ def best_pack(home: Home, device: str, settings: TrialSettings) -> int | None:
         ),
     )
     return best(newest).conditions.pack
+
+
+def _but_for_pack(conditions: Conditions) -> Conditions:
+    return conditions.model_copy(update={"pack": 1})
 
 
 def device_of(slot: Slot) -> str:
