@@ -7,20 +7,35 @@ folder of them is given. Prints Markdown.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[1]
 WHOLE = 470.0  # seconds, all steps together
-BENCH = ("-m", "adarelu_sweep", "bench", "--gpus", "0", "--workers", "1")
-_DETERMINISTIC = ("--set", "training.deterministic=true")
-PAPER = ("paper-mnist", "paper-cifar10", "paper-cifar100")
+# Those that need a GPU and neither a home nor a server. Each is named, because looking for them
+# imports all test files and what those need.
+TESTS = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        *("kernels", "adarelu", "pack", "tasks", "probes", "saving"),
+        *("augmentation", "datasets", "prepared"),
+    )
+)
+_GRACE = 10.0  # seconds for a step that is cut off, after SIGTERM
+_TRAINING = ("numpy", "pydantic", "safetensors", "psutil", "filelock", "pynvml")
+_MEASURING = (*_TRAINING, "torchvision", "PIL")  # with the plain loop
+_BENCH = (*_MEASURING, "click", "rich")
+_SWEEP = (*_TRAINING, "click", "rich", "mlflow", "optuna", "sqlalchemy", "sklearn")
 
 
 @dataclass(frozen=True)
@@ -34,66 +49,84 @@ class Step:
 
 
 def steps(home: Path) -> list[Step]:
-    """Return what is done, the most important first."""
-    place = ("--home", str(home))
-    study = [ROOT / "studies" / f"{name}.toml" for name in PAPER]
+    """Return what is done, the most important first.
+
+    CIFAR-100's networks cost what CIFAR-10's do. Steps of ``bench`` end by themselves, and have
+    some 20 seconds beside that for two starts of Python.
+    """
     return [
-        Step("Tests", 120, ("-m", "pytest", "-q", "-m", "gpu", "tests"), ("pytest", "hypothesis")),
-        Step("AdaReLU against ReLU", 60, ("-m", "benchmarks.activation", "--device", "cuda")),
-        Step("Matrix product", 30, ("-m", "benchmarks.gpu", "--matmul")),
-        *(
-            Step(
-                f"Training, {precision}",
-                75,
-                (*BENCH, *place, "--precision", precision, *_named("relu", "adarelu")),
-            )
-            for precision in ("fp32", "bf16")
-        ),
-        *(
-            Step(
-                f"{path.stem} in {precision}",
-                45,
-                (*BENCH, *place, "--study", str(path), "--rounds", "2", *_set(precision)),
-            )
-            for path in study
-            for precision in ("fp32", "bf16")
+        Step(
+            "Tests",
+            70,
+            ("-m", "pytest", "-q", "-m", "gpu", *TESTS),
+            (*_TRAINING, "pytest", "hypothesis"),
         ),
         Step(
+            "AdaReLU against ReLU",
+            35,
+            # So many in a turn that its beginning and its end do not count.
+            ("-m", "benchmarks.activation", "--device", "cuda", "--repeats", "20"),
+            ("numpy", "pydantic", "pynvml"),
+        ),
+        _bench("paper-cifar10 in fp32", 50, home, "paper-cifar10", "fp32"),
+        _bench("paper-cifar10 in bf16", 50, home, "paper-cifar10", "bf16"),
+        _bench("paper-mnist in fp32", 28, home, "paper-mnist", "fp32"),
+        _bench("paper-mnist in bf16", 28, home, "paper-mnist", "bf16"),
+        Step(
+            "The paper, and the matrix product",
+            20,
+            ("-m", "benchmarks.paper", "--home", str(home), "--gpus", "0", "--device", "cuda"),
+            _TRAINING,
+        ),
+        _bench(
             "paper-cifar10 in fp32, deterministic",
-            45,
-            (*BENCH, *place, "--study", str(study[1]), "--rounds", "2", *_DETERMINISTIC),
+            15,
+            home,
+            "paper-cifar10",
+            "fp32",
+            *("--set", "training.deterministic=true", "--set", 'matrix.activation=["relu"]'),
+            *("--pack", "1"),
+        ),
+        Step(
+            "Stacked weights against networks in turns",
+            35,
+            (
+                *("-m", "benchmarks.layouts", "--device", "cuda", "--width", "1"),
+                *("--precision", "fp32", "bf16", "--seeds", "4", "8"),
+            ),
+            _MEASURING,
         ),
         Step(
             "A whole sweep",
-            60,
+            36,
             ("-m", "benchmarks.whole_sweep", "--gpus", "0", "--dataset", "digits", "--rounds", "1"),
-            ("mlflow", "optuna"),
+            _SWEEP,
         ),
     ]
 
 
-def _named(*activations: str) -> tuple[str, ...]:
-    return tuple(word for name in activations for word in ("--activation", name))
-
-
-def _set(precision: str) -> tuple[str, str]:
-    return "--set", f"training.precision={precision}"
+def _bench(title: str, seconds: int, home: Path, study: str, precision: str, *more: str) -> Step:
+    command = (
+        *("-m", "adarelu_sweep", "bench", "--gpus", "0", "--workers", "1", "--home", str(home)),
+        *("--study", str(Path("studies") / f"{study}.toml"), "--seconds", str(seconds)),
+        *("--set", f"training.precision={precision}", *more),
+    )
+    return Step(title, seconds + 20, command, _BENCH)
 
 
 def main() -> None:
-    """Do the steps, or be the one that is no module of its own."""
+    """Do the steps."""
     options = parsed()
-    if options.matmul:
-        matmul()
-        return
-    began, where = time.monotonic(), machine_line()
-    print(f"# What one GPU shows\n\n{date.today()}; {where}\n", flush=True)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         search = [str(ROOT)]
         if options.wheels:
             search.append(unpacked(options.wheels, Path(folder) / "packages"))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
-        for step in steps(Path(folder) / "home"):
+        print(f"# What one GPU shows\n\n{date.today()}; {machine_line(environment)}\n", flush=True)
+        coming = steps(Path(folder) / "home")
+        while coming:
+            step = coming.pop(0)
             left = WHOLE - (time.monotonic() - began)
             print(f"## {step.title}\n\n`python {' '.join(step.command)}`\n", flush=True)
             if absent := missing(step, search):
@@ -101,18 +134,20 @@ def main() -> None:
             elif left < 10:
                 print("not run: the time is over\n", flush=True)
             else:
-                do(step, min(step.seconds, left), environment)
+                spared = left - sum(later.seconds for later in coming)  # by those before
+                do(step, min(left, max(step.seconds, spared)), environment)
     print(f"{time.monotonic() - began:.0f} s in all", flush=True)
 
 
-def machine_line() -> str:
+def machine_line(environment: dict[str, str]) -> str:
     """Say where this runs, in a process that is gone before the first step."""
     code = (
         "import torch; from benchmarks.machine import machine; "
         "torch.cuda.is_available() or exit('torch finds no GPU here'); "
         "print(machine(torch.device('cuda')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr.strip().splitlines()[-1])
     return done.stdout.strip()
@@ -129,63 +164,65 @@ def unpacked(wheels: Path, folder: Path) -> str:
 
 def missing(step: Step, search: list[str]) -> list[str]:
     """Return the packages that a step needs and that are neither installed nor unpacked."""
-    there = {path.name for folder in search[1:] for path in Path(folder).iterdir()}
-    return [name for name in step.needs if name not in there and find_spec(name) is None]
+    return [
+        name
+        for name in step.needs
+        if PathFinder.find_spec(name, search) is None and find_spec(name) is None
+    ]
 
 
 def do(step: Step, seconds: float, environment: dict[str, str]) -> None:
-    """Run a step, and print what it says."""
+    """Run a step in a session of its own, and print what it says, to its end or to its time."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *step.command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # the commands end their children at that
-        out, err = process.communicate()
-        err += f"\ngiven up after {seconds:.0f} s"
-    print(out)
-    if process.returncode:
-        print(f"```\n{err.strip()[-3000:]}\n```\n")
-    print(f"({time.monotonic() - began:.0f} s, exit code {process.returncode})\n", flush=True)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            [sys.executable, *step.command],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,  # no pipes: one that a grandchild holds has no end
+            stderr=err,
+            start_new_session=True,
+        )
+        given_up = ""
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            given_up = f"given up after {seconds:.0f} s\n"
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
+        finally:
+            end_session(process.pid)
+        code = process.wait()
+        print(_fenced(step, _content(out)))
+        if code:
+            print(f"```\n{(_content(err) + given_up).strip()[-3000:]}\n```\n")
+    print(f"({time.monotonic() - began:.0f} s, exit code {code})\n", flush=True)
 
 
-def matmul() -> None:
-    """Print what the card's matrix units do at best, in TFLOP/s."""
-    import torch
+def end_session(session: int) -> None:
+    """Kill all processes of a session: on the GPU they would be in the way of the next step."""
+    for entry in Path("/proc").iterdir():
+        with suppress(ValueError, ProcessLookupError, PermissionError):
+            if os.getsid(pid := int(entry.name)) == session:
+                os.kill(pid, signal.SIGKILL)
 
-    size, rounds = 8192, 10
-    print("| product of 8192 x 8192 matrices | TFLOP/s |\n| --- | --- |")
-    for name, dtype, tf32 in (
-        ("bf16", torch.bfloat16, False),
-        ("fp32 as TF32", torch.float32, True),
-        ("fp32", torch.float32, False),
-    ):
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-        for _ in range(3):
-            a @ b
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()
-        for _ in range(rounds):
-            a @ b
-        end.record()
-        torch.cuda.synchronize()
-        seconds = start.elapsed_time(end) / 1000 / rounds
-        print(f"| {name} | {2 * size**3 / seconds / 1e12:.0f} |")
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _fenced(step: Step, said: str) -> str:
+    """Return what a step said as Markdown; the benchmarks write it themselves."""
+    markdown = step.command[1].startswith("benchmarks.")
+    return said if markdown else f"```\n{said}```\n"
 
 
 def parsed() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, help="a folder of wheels of what is not installed")
-    parser.add_argument("--matmul", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

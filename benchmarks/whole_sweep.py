@@ -9,6 +9,7 @@ another row.
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def main() -> None:
     if options.bare:
         bare(TrialSettings.model_validate_json(sys.stdin.read()), options.data_dir)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # with the server stopped
     ratios, ours, theirs = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.toml"
@@ -93,12 +95,14 @@ def sweep_epoch(path: Path, home: Path, options: argparse.Namespace) -> float:
     command = own_command("adarelu_sweep")
     place = ["--home", str(home)]
     where = ["--gpus", options.gpus, "--workers", "1", "--data-dir", str(options.data_dir)]
-    subprocess.run(
-        [*command, "launch", str(path), *place, *where],
-        check=True,
-        capture_output=True,
-    )
-    subprocess.run([*command, "server", "stop", *place], check=True, capture_output=True)
+    try:
+        subprocess.run(
+            [*command, "launch", str(path), *place, *where],
+            check=True,
+            capture_output=True,
+        )
+    finally:
+        subprocess.run([*command, "server", "stop", *place], check=True, capture_output=True)
     history = History.parse(read_entry(Home(home).trial_folder("whole", 0) / CHECKPOINT, HISTORY))
     first, last = history.epochs[0].timestamp, history.epochs[-1].timestamp
     return (last - first) / 1000 / (len(history.epochs) - 1)
@@ -108,13 +112,14 @@ def bare_epoch(gpus: str, settings: TrialSettings, data_dir: Path) -> float:
     """Return the same of the bare trainer, in the environment of a worker."""
     chosen, _ = choose_gpus(gpus)
     slot = make_slots(chosen[:1], 1, available_cores())[0]
+    path = (str(Path.cwd()), os.environ.get("PYTHONPATH"))
     done = subprocess.run(
         [*own_command("benchmarks.whole_sweep"), "--bare", "--data-dir", str(data_dir)],
         input=settings.model_dump_json(),
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(slot) | {"PYTHONPATH": str(Path.cwd())},
+        env=environment(slot) | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
     )
     seconds: float = json.loads(done.stdout)
     return seconds

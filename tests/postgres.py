@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import psycopg
 import pytest
+
+if TYPE_CHECKING:
+    import psycopg
 
 PASSWORD = "pg p@ss:word/1"  # as awkward in an address as one may be
 ESCAPED = "pg%20p%40ss%3Aword%2F1"
@@ -67,7 +70,7 @@ class PostgresServer:
 
     def cut_off(self, application: str) -> None:
         """End the connections of who has named itself like this, as SQL's LIKE has it."""
-        with psycopg.connect(self.address("postgres", "postgresql"), autocommit=True) as connection:
+        with self._connected() as connection:
             ended = connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name LIKE %s",
@@ -78,7 +81,7 @@ class PostgresServer:
     def database(self) -> str:
         """Make an empty database, and return its address."""
         name = next(self._names)
-        with psycopg.connect(self.address("postgres", "postgresql"), autocommit=True) as connection:
+        with self._connected() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.address(name)
 
@@ -87,6 +90,11 @@ class PostgresServer:
     ) -> str:
         who = f"sweeper:{password}" if password else "sweeper"
         return f"{scheme}://{who}@127.0.0.1:{self.port}/{name}"
+
+    def _connected(self) -> "psycopg.Connection":
+        import psycopg  # here: every test file's collection imports this one
+
+        return psycopg.connect(self.address("postgres", "postgresql"), autocommit=True)
 
     def _control(self, *arguments: str) -> None:
         self._run("pg_ctl", "-D", str(self._data), "-w", *arguments)

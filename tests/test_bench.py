@@ -1,6 +1,7 @@
 """``bench``: what is measured, what is kept of it, and what follows for a study."""
 
 import signal
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import cache
@@ -77,7 +78,7 @@ def study(**extra: Any) -> Study:
 
 @cache
 def small_group() -> Group:
-    [group] = groups_of([study()], Path(), all_in_packs=False)
+    [group] = groups_of([study()], Path())
     return group
 
 
@@ -112,7 +113,7 @@ def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path)
     rows = document["measurements"]
     assert [(row["activation"], row["pack"]) for row in rows] == [
         *(("relu", 1), ("adarelu", 1)),
-        *(("relu", 2), ("adarelu", 2)),
+        ("relu", 2),
     ]
     for row in rows:
         assert (row["device"], row["threads"]) == (document["machine"]["processor"], 1)
@@ -121,7 +122,7 @@ def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path)
         for kind in ("training", "evaluation"):
             rate = row[f"{kind}_images_per_second"]
             assert 0 < rate["lower_quartile"] <= rate["median"] <= rate["upper_quartile"]
-    relu, adarelu, packed, _ = rows
+    relu, adarelu, packed = rows
     [plain] = document["plain_loop"]
     rates = [row["training_images_per_second"]["median"] for row in (relu, adarelu, plain)]
     assert relu["training_over_plain_loop"]["median"] == pytest.approx(rates[0] / rates[2])
@@ -130,7 +131,7 @@ def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path)
     assert relu["training_step_over_relu"] is None
     assert packed["training_over_smaller_pack"]["median"] > 0
     kept = Measurements.read(Home(here.home))
-    assert len(kept.measurements) == 4
+    assert len(kept.measurements) == 3
     one = kept.under(Conditions.model_validate({key: relu[key] for key in Conditions.model_fields}))
     assert one is not None
     assert one.training_images_per_second.median == rates[0]
@@ -174,6 +175,32 @@ def test_an_interrupt_leaves_nothing(here: Command) -> None:
     assert not (here.home / "bench.json").exists()
 
 
+@pytest.mark.long
+def test_what_was_measured_before_it_failed_is_kept(here: Command) -> None:
+    """The second network's arm fails in its first batch."""
+    call = ("bench", "--network", NARROW, "--network", "tests.test_bench:Failing")
+    done = here.run(*call, "--activation", "relu", "--rounds", "1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("ValueError: never")
+    assert done.stdout == ""
+    [one] = Measurements.read(Home(here.home)).measurements
+    assert (one.conditions.network, len(one.versions)) == ("vgg16(width=0.0625)", 3)
+
+
+@pytest.mark.long
+def test_it_ends_when_the_time_is_over(here: Command) -> None:
+    """All activations in two networks take about ten seconds in two rounds, even if narrow."""
+    call = ("bench", "--network", NARROW, "--network", '{name="vgg16_bn", width=0.0625}')
+    document = here.json(*call, "--seconds", "2", "--pack", "64", "--format", "json")
+    measured = {(row["network"], row["activation"]) for row in document["measurements"]}
+    assert ("vgg16(width=0.0625)", "relu") in measured
+    assert len(measured) < 2 * len(ACTIVATIONS.names())
+    assert (
+        "vgg16(width=0.0625), fp32, relu: a pack of 64: the time was over" in (document["left_out"])
+    )
+    assert len(Measurements.read(Home(here.home)).measurements) == len(measured)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -211,13 +238,12 @@ def test_a_data_set_that_is_not_known(here: Command, study_file: Path) -> None:
 
 
 def test_what_is_built_in_on_images_like_cifar_10s() -> None:
-    groups = groups_of([study_of_built_in([], [], "bf16", 16)], Path(), all_in_packs=False)
+    groups = groups_of([study_of_built_in([], [], "bf16", 16)], Path())
     assert [group.arms[0].network.name for group in groups] == ["vgg16", "vgg16_bn", "resnet18"]
     for group in groups:
         assert group.shape == Shape(32, 32, 3, 10)
         assert [arm.activation.name for arm in group.arms] == ACTIVATIONS.names()
-        assert group.arms[group.plain].activation.name == "relu"
-        assert group.packs == [group.plain]
+        assert group.arms[group.reference].activation.name == "relu"
         for arm in group.arms:
             assert (arm.training.precision, arm.training.batch_size) == ("bf16", 16)
             assert not arm.training.probes
@@ -226,10 +252,10 @@ def test_what_is_built_in_on_images_like_cifar_10s() -> None:
 def test_data_sets_of_one_shape_are_measured_once() -> None:
     matrix = {"dataset": ["mnist", "cifar100", "fashion_mnist"], "network": ["vgg16", "resnet18"]}
     matrix |= {"activation": ["adarelu", "silu"], "seeds": 1}
-    groups = groups_of([study(matrix=matrix)], Path(), all_in_packs=True)
+    groups = groups_of([study(matrix=matrix)], Path())
     shapes = [(group.shape.channels, group.shape.classes) for group in groups]
     assert shapes == [(1, 10), (1, 10), (3, 100), (3, 100)]
-    assert {(group.plain, *group.packs) for group in groups} == {(0, 0, 1)}
+    assert {group.reference for group in groups} == {0}
 
 
 def test_the_shape_is_that_of_the_images_as_they_are_trained_on(tmp_path: Path) -> None:
@@ -280,32 +306,92 @@ class Faulty(nn.ReLU):
         raise ValueError(f"a batch\nof {len(x)}")
 
 
-def said_of(activations: list[str], packs: list[int] | None) -> list[Said]:
+class Failing(nn.Module):
+    """A network that can be built, and no more."""
+
+    def __init__(self, activation: Any, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("never")
+
+
+def said_of(
+    activations: list[str],
+    packs: list[int] | None,
+    networks: Sequence[str] = (NARROW,),
+    rounds: int | None = 1,
+    seconds: float | None = 60,
+) -> list[Said]:
     """What is said of an arm of each activation, measured in this process."""
-    wanted = study_of_built_in([NARROW], activations, "fp32", 4)
-    groups = groups_of([wanted], Path(), all_in_packs=True)
-    amount = {"rounds": 1, "seconds": 60, "turn_seconds": 0.01}
+    wanted = study_of_built_in(networks, activations, "fp32", 4)
+    groups = groups_of([wanted], Path())
+    amount = {"rounds": rounds, "seconds": seconds, "turn_seconds": 0.01}
     order = Order(groups=groups, threads=1, loaders=0, packs=packs, **amount)
     said: list[Said] = []
     measure(order, torch.device("cpu"), said.append)
     return said
 
 
+GREEDY = "tests.test_bench:Greedy"
+
+
 @pytest.mark.parametrize(
-    ("networks", "left_out", "alone"),
-    [(0, "", [(0, 1), (0, 2)]), (2, ": a pack of 2", [(0, 1), (1, 1), (0, 2)])],
+    ("activations", "networks", "left_out", "rest"),
+    [
+        (["relu", GREEDY], 0, "", [(0, 1), (0, 2)]),
+        (
+            [GREEDY],
+            3,
+            ": a pack of 2",
+            [(0, 1)],
+        ),  # a first look, the arm, the plain loop
+    ],
 )
 def test_what_there_is_no_memory_for_is_left_out(
-    one_thread: None, networks: int, left_out: str, alone: list[tuple[int, int]]
+    one_thread: None,
+    activations: list[str],
+    networks: int,
+    left_out: str,
+    rest: list[tuple[int, int]],
 ) -> None:
     Greedy.room = 13 * networks
-    said = said_of(["relu", "tests.test_bench:Greedy"], packs=[2])
+    said = said_of(activations, packs=[2])
     [what] = [message.what for message in said if isinstance(message, LeftOut)]
-    arm = "vgg16(width=0.0625), fp32, tests.test_bench:Greedy"
+    arm = f"vgg16(width=0.0625), fp32, {GREEDY}"
     assert what.startswith(f"{arm}{left_out}: out of memory (the host has ")
     measured = [message for message in said if isinstance(message, Measured)]
-    assert [(m.arm, m.pack) for m in measured if not m.plain] == alone
+    assert [(m.arm, m.pack) for m in measured if not m.plain] == rest
     assert [m.arm for m in measured if m.plain] == [0]
+
+
+def test_without_time_the_reference_of_the_first_network_is_measured(one_thread: None) -> None:
+    networks = (NARROW, "resnet18")
+    said = said_of(["silu", "relu"], [2, 4], networks, rounds=None, seconds=0.001)
+    [one] = [message for message in said if isinstance(message, Measured)]
+    assert (one.group, one.arm, one.pack, one.plain) == (0, 1, 1, False)
+    assert len(one.training) == len(one.evaluation) == 2
+    first = "vgg16(width=0.0625), fp32"
+    over = [message.what for message in said if isinstance(message, LeftOut)]
+    assert over == [
+        f"{first}: the plain loop: the time was over",
+        f"{first}, silu: the time was over",
+        f"{first}, relu: a pack of 2: the time was over",
+        f"{first}, relu: a pack of 4: the time was over",
+        "resnet18, fp32: the time was over",
+    ]
+
+
+def test_packs_have_half_of_a_networks_time(one_thread: None) -> None:
+    """Seven rounds of the arms, which take moments, leave the rest to packs, which stop growing."""
+    said = said_of(["relu"], None, rounds=None, seconds=None)
+    measured = [message for message in said if isinstance(message, Measured)]
+    assert [(m.pack, m.plain, len(m.training)) for m in measured][:3] == [
+        *((1, False, 7), (1, True, 7)),
+        (2, False, 3),
+    ]
+    assert not [message for message in said if isinstance(message, LeftOut)]
 
 
 def test_a_part_that_fails_is_named(one_thread: None) -> None:
@@ -325,6 +411,24 @@ def test_a_pack_trains_what_its_trials_train_alone(one_thread: None) -> None:
     assert alone.train(3) > 0
     ours, theirs = (lanes._lanes[0].network.state_dict() for lanes in (pack, alone))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_evaluation_takes_as_many_batches_as_are_asked_for(one_thread: None) -> None:
+    """However many test images there are, and however large the pack."""
+    seen: list[int] = []
+
+    class Watching(ResidentDataset):
+        def batch(self, split: str, indices: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+            seen.append(len(indices))
+            return super().batch(split, indices, *rest)  # type: ignore[arg-type]
+
+    dataset = Watching(random_arrays(Shape(32, 32, 1, 10), 16, 64), "cpu")
+    pack = Lanes(trial_settings("vgg16_bn", batch_size=8), dataset)
+    pack.grow(2)
+    assert pack.evaluate(3, size=2) > 0
+    assert seen == [8] * 6
+    assert pack.evaluate(8) > 0
+    assert seen == [8] * 14
 
 
 @pytest.mark.gpu
@@ -521,6 +625,31 @@ def test_the_estimate_in_packs_and_its_date() -> None:
         "about 20 s on 1 slot in packs of the best size (39 s without), "
         "as measured here on 2026-11-20"
     )
+
+
+def test_an_arm_gains_in_packs_what_another_of_its_network_gains() -> None:
+    slot = Slot(0, 8, "GPU-0", "GPU 0 (Card)", "Card")
+    packs = [
+        measurement(conditions(slot, "relu", 2), 200, 600, day=date(2026, 11, 20)),
+        measurement(conditions(slot, "relu", 4), 204, 900),  # not enough more
+    ]
+    found = estimate(study(), [slot], known(slot).with_newer(packs))
+    relu = 6 * (200 / 200 + 100 / 600)
+    adarelu = 6 * (200 / (50 * 2) + 100 / (400 * 1.5))
+    assert found.seconds_in_packs == pytest.approx(relu + adarelu)
+    assert found.measured == date(2026, 11, 20)
+
+
+def test_of_another_shape_or_precision_no_gain_follows() -> None:
+    slot = Slot(0, 8, "GPU-0", "GPU 0 (Card)", "Card")
+    one = conditions(slot)
+    for other in ({"precision": "bf16"}, {"channels": 3}, {"network": "resnet18"}):
+        packs = [
+            measurement(one.model_copy(update={**other, "pack": size}), 100 * size)
+            for size in (1, 2)
+        ]
+        found = estimate(study(), [slot], known(slot).with_newer(packs))
+        assert found.seconds_in_packs == found.seconds
 
 
 @pytest.mark.parametrize(

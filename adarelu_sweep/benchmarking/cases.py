@@ -15,7 +15,8 @@ from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.training.settings import TrialSettings
 
 REFERENCE = "relu"
-"""The activation whose step the others' are compared with, and that the plain loop trains."""
+"""The activation whose step the others' are compared with, that the plain loop trains, and that
+stands for the others in packs."""
 
 
 def study_of_built_in(
@@ -44,11 +45,10 @@ def study_of_built_in(
     return study_of(document, "bench")
 
 
-def groups_of(studies: Iterable[Study], data_folder: Path, *, all_in_packs: bool) -> list[Group]:
+def groups_of(studies: Iterable[Study], data_folder: Path) -> list[Group]:
     """Return the arms of studies as they take turns.
 
-    The probes are off: the plain loop has none. Data sets of one shape are measured once. In packs
-    all arms are measured, or one of each group, whose best size will do for the others.
+    The probes are off: the plain loop has none. Data sets of one shape are measured once.
     """
     groups = []
     for study in studies:
@@ -59,7 +59,7 @@ def groups_of(studies: Iterable[Study], data_folder: Path, *, all_in_packs: bool
                     trial_of(study, dataset, network, activation)
                     for activation in study.matrix.activation
                 ]
-                groups.append(_group(shape, arms, all_in_packs=all_in_packs))
+                groups.append(_group(shape, arms))
     return groups
 
 
@@ -77,8 +77,7 @@ def trial_of(
     )
 
 
-def _group(shape: Shape, arms: list[TrialSettings], *, all_in_packs: bool) -> Group:
+def _group(shape: Shape, arms: list[TrialSettings]) -> Group:
     labels = [arm.activation.label for arm in arms]
-    plain = labels.index(REFERENCE) if REFERENCE in labels else 0
-    packs = list(range(len(arms))) if all_in_packs else [plain]
-    return Group(shape=shape, arms=arms, plain=plain, packs=packs)
+    reference = labels.index(REFERENCE) if REFERENCE in labels else 0
+    return Group(shape=shape, arms=arms, reference=reference)

@@ -1,7 +1,9 @@
 """What is timed: networks as the package trains them, alone or in a pack, and the plain loop."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader, RandomSampler
@@ -54,15 +56,17 @@ class Lanes:
         turns = [lane.train_epoch(order, _LEARNING_RATE, self._augment, _nothing) for lane in lanes]
         return size * images / self._seconds(lanes, turns)
 
-    def evaluate(self, size: int = 1) -> float:
-        """Measure the first ``size`` networks on the test images; return images/s."""
-        lanes = self._lanes[:size]
-        turns = [lane.evaluate(_nothing) for lane in lanes]
-        return size * self._dataset.size("test") / self._seconds(lanes, turns)
+    def evaluate(self, batches: int, size: int = 1) -> float:
+        """Measure the first ``size`` networks on some batches of the test images each.
 
-    def _seconds(
-        self, lanes: Sequence[Lane], turns: Sequence[Generator[None, None, object]]
-    ) -> float:
+        Returns images/s, all together. The test images have to be as many as that.
+        """
+        images = batches * self._settings.training.evaluation_batch_size
+        lanes = self._lanes[:size]
+        turns = [_first(batches, lane.evaluate(_nothing)) for lane in lanes]
+        return size * images / self._seconds(lanes, turns)
+
+    def _seconds(self, lanes: Sequence[Lane], turns: Sequence[Iterator[None]]) -> float:
         """Let them take turns until all are done, and return how long that took."""
         self._wait()
         began = time.perf_counter()
@@ -137,6 +141,12 @@ class PlainLoop:
         began = time.perf_counter()
         done = sum(1 for _ in steps)
         return done * self._batch_size / (time.perf_counter() - began)
+
+
+def _first(batches: int, work: Generator[None, None, object]) -> Iterator[None]:
+    """Do the first batches of what has as many or more."""
+    with closing(work):
+        yield from islice(work, batches)
 
 
 def _nothing() -> None:

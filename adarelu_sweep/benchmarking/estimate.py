@@ -39,10 +39,47 @@ class Images:
             measured += search.trials * held_out
         return cls(epochs * trained, epochs * measured)
 
-    def seconds(self, by: Measurement) -> float:
-        """Return how long that takes at the measured pace."""
-        training = self.trained / by.training_images_per_second.median
-        return training + self.measured / by.evaluation_images_per_second.median
+    def seconds(self, pace: "Pace") -> float:
+        """Return how long that takes at a pace."""
+        return self.trained / pace.training + self.measured / pace.evaluation
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the trials of an arm are, all together."""
+
+    training: float
+    """Images per second, as the other."""
+    evaluation: float
+    measured: date
+    """When the oldest measurement was made that it follows from."""
+
+    @classmethod
+    def of(cls, one: Measurement) -> "Pace":
+        """Return the pace that was measured."""
+        training, evaluation = one.training_images_per_second, one.evaluation_images_per_second
+        return cls(training.median, evaluation.median, one.measured)
+
+    @classmethod
+    def in_packs(cls, alone: Measurement, known: Measurements) -> "Pace":
+        """Return that in packs of the best size of what was measured alone.
+
+        ``bench`` measures packs of one activation of each network: the others gain as many times as
+        that one over their own pace alone, because what a pack gains depends on the network and
+        its batches.
+        """
+        own = known.packs(alone.conditions)
+        if len(own) > 1:
+            return cls.of(best(own))
+        if not (others := known.packs_of_another(alone.conditions)):
+            return cls.of(alone)
+        one, pack = cls.of(min(others, key=lambda m: m.conditions.pack)), cls.of(best(others))
+        pace = cls.of(alone)
+        return cls(
+            pace.training * pack.training / one.training,
+            pace.evaluation * pack.evaluation / one.evaluation,
+            min(pace.measured, one.measured, pack.measured),
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +89,7 @@ class Estimate:
     seconds: float
     """With one trial at a time in a slot."""
     seconds_in_packs: float
-    """With as many at a time as was measured to be best."""
+    """With as many at a time as was measured to be best, of an arm or of another of its network."""
     slots: int
     measured: date
     """When the oldest of the measurements was made."""
@@ -81,8 +118,8 @@ class Estimate:
                 one = measurements.under(conditions)
                 if one is None:
                     return None
-                pack = best(measurements.packs(conditions))
-                seconds += images[arm.dataset].seconds(one)
+                pack = Pace.in_packs(one, measurements)
+                seconds += images[arm.dataset].seconds(Pace.of(one))
                 seconds_in_packs += images[arm.dataset].seconds(pack)
                 oldest = min(oldest, one.measured, pack.measured)
             alone += 1 / seconds

@@ -140,10 +140,22 @@ class Measurements(BaseModel):
 
     def packs(self, conditions: Conditions) -> list[Measurement]:
         """Return what was measured of packs of any size, but for that under these conditions."""
-        wanted = conditions.model_copy(update={"pack": 1})
-        return [
-            m for m in self.measurements if m.conditions.model_copy(update={"pack": 1}) == wanted
+        wanted = _but_for_pack(conditions)
+        return [m for m in self.measurements if _but_for_pack(m.conditions) == wanted]
+
+    def packs_of_another(self, conditions: Conditions) -> list[Measurement]:
+        """Return the same of another activation, of which several sizes were measured.
+
+        Of several the newest; none if there is none. That of one trial alone is among them.
+        """
+        told = _but_for_pack(conditions)
+        compared = [
+            packs
+            for other in {m.conditions.activation for m in self.measurements}
+            if len(packs := self.packs(told.model_copy(update={"activation": other}))) > 1
+            and any(one.conditions.pack == 1 for one in packs)
         ]
+        return max(compared, key=lambda packs: max(one.measured for one in packs), default=[])
 
 
 def best(packs: Iterable[Measurement]) -> Measurement:
@@ -181,6 +193,10 @@ def bf16_over_fp32(home: Home, device: str, settings: TrialSettings) -> tuple[fl
         return None
     rates = {name: one.training_images_per_second.median for name, one in both.items()}
     return rates["bf16"] / rates["fp32"], min(one.measured for one in both.values())
+
+
+def _but_for_pack(conditions: Conditions) -> Conditions:
+    return conditions.model_copy(update={"pack": 1})
 
 
 def device_of(slot: Slot) -> str:

@@ -3,7 +3,6 @@
 It answers on standard output as ``messages`` says, and has the surroundings of a worker.
 """
 
-import gc
 import os
 import platform
 import sys
@@ -12,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from math import ceil
+from math import ceil, inf
 from statistics import median
 
 import torch
@@ -30,37 +29,47 @@ from adarelu_sweep.benchmarking.messages import (
     Order,
     Said,
 )
-from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.random_images import random_arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.processes import die_with_parent, search_current_folder_last
 from adarelu_sweep.training.device import training_device
-from adarelu_sweep.training.memory import is_out_of_memory, memory_of
+from adarelu_sweep.training.memory import give_back, is_out_of_memory, memory_of
 from adarelu_sweep.training.settings import TrialSettings
 
 _IMAGES = 512  # that are trained on, again and again
 _MOST_BATCHES = 512  # in a turn
-_LEAST_IN_PACK = 8  # batches of each network of a pack in a turn, and of an evaluation on a GPU
+_LEAST_IN_PACK = 8  # batches of each network of a pack in a turn
+_LEAST_EVALUATED = 32  # the same of an evaluation on a GPU, where the first is slow: not captured
 _WARM_UP = 6  # batches on a GPU, where the fourth is captured
 _ROUNDS = (2, 7)  # at least and at most, if time decides
 _PACK_ROUNDS = 3
 _LARGEST_PACK = 64
+_NO_TIME = "the time was over"
+_ALONE = 0.5  # of a group's time, if there are packs after that
+_EVALUATION = 1 / 3  # of the time of a training step on as many images: no backward pass
 
 
 def measure(order: Order, device: torch.device, say: Callable[[Said], None]) -> None:
-    """Measure all groups on a device, and say what comes of it."""
-    ends = time.monotonic() + order.seconds
+    """Measure all groups on a device, and say what comes of it.
+
+    Each has an equal share of the time that is left when it begins. The first is measured however
+    little that is.
+    """
+    ends = time.monotonic() + (inf if order.seconds is None else order.seconds)
     for number, group in enumerate(order.groups):
         training = group.arms[0].training
         torch.use_deterministic_algorithms(training.deterministic)
         torch.backends.cudnn.benchmark = not training.deterministic
         now = time.monotonic()
+        if number and now >= ends:
+            say(LeftOut(what=f"{group.label}: {_NO_TIME}"))
+            continue
         share = (ends - now) / (len(order.groups) - number)
         _GroupSession(order, number, device, say, now + share).run()
 
 
 class _GroupSession:
-    """Arms of one network, in turns; ``ends`` is when they are to be done, if time decides."""
+    """Arms of one network, in turns, and one of them in packs; ``ends`` is when to be done."""
 
     def __init__(
         self,
@@ -78,21 +87,28 @@ class _GroupSession:
         self._ends = ends
         self._on_gpu = device.type == "cuda"
         self._warm_up = _WARM_UP if self._on_gpu else 1
-        self._batches, self._arrays = self._turn()
+        self._lane_takes = 0.0  # seconds, from its building to its first turn: the last that was
+        began = time.monotonic()
+        self._batches, self._evaluated, self._turn_takes = self._turn()
+        evaluation_batch = self._group.arms[0].training.evaluation_batch_size
+        images = self._evaluated * evaluation_batch
+        self._arrays = random_arrays(self._group.shape, _IMAGES, images)
         self._dataset = ResidentDataset(self._arrays, device)
+        part = 1 if order.packs == [] else _ALONE
+        self._ends_alone = began + part * (ends - began)
 
     def run(self) -> None:
         """Measure the arms and the plain loop, then the packs."""
-        measured = self._alone()
-        self._let_go()
-        for arm in self._group.packs:
-            if arm in measured and self._order.packs != []:
-                self._packs(arm)
-                self._let_go()
+        lanes = self._alone()
+        give_back(self._device)
+        if lanes and self._order.packs != []:
+            self._packs(lanes)
+            del lanes
+            give_back(self._device)
 
-    def _turn(self) -> tuple[int, Arrays]:
-        """Return how many batches are trained in a turn, and as many images as it evaluates."""
-        settings = self._group.arms[0]
+    def _turn(self) -> tuple[int, int, float]:
+        """Return how many batches are trained and evaluated in a turn, and how long that takes."""
+        settings = self._group.arms[self._group.reference]
         training = settings.training
         self._say(Doing(what=f"{self._group.label}: how long a step takes"))
         arrays = random_arrays(self._group.shape, _IMAGES, 1)
@@ -101,88 +117,115 @@ class _GroupSession:
             lanes.train(self._warm_up)
             rate = lanes.train(self._warm_up)  # images/s
         fitting = self._order.turn_seconds * rate
-        evaluated = 3 * fitting / training.evaluation_batch_size  # no backward pass
-        least = _LEAST_IN_PACK if self._on_gpu else 1
-        evaluations = min(max(ceil(evaluated), least), _MOST_BATCHES)
-        images = evaluations * training.evaluation_batch_size
-        return (
-            min(max(ceil(fitting / training.batch_size), 1), _MOST_BATCHES),
-            random_arrays(self._group.shape, _IMAGES, images),
-        )
+        fitting_evaluated = fitting / _EVALUATION / training.evaluation_batch_size
+        least = _LEAST_EVALUATED if self._on_gpu else 1
+        evaluated = min(max(ceil(fitting_evaluated), least), _MOST_BATCHES)
+        batches = min(max(ceil(fitting / training.batch_size), 1), _MOST_BATCHES)
+        images = batches * training.batch_size
+        images_evaluated = evaluated * training.evaluation_batch_size
+        return batches, evaluated, (images + _EVALUATION * images_evaluated) / rate
 
-    def _alone(self) -> set[int | None]:
+    def _alone(self) -> Lanes | None:
         """Measure the package and the plain loop, taking turns round by round.
 
-        Returns the arms of which there is something to tell; None stands for the plain loop.
+        Returns the network of the reference, or None if there is no memory for it.
         """
         group = self._group
-        contestants: dict[int | None, Lanes | PlainLoop] = {}
-        for arm, settings in enumerate(group.arms):
-            if lanes := self._ready(settings):
-                contestants[arm] = lanes
-        if plain := self._plain_loop(group.arms[group.plain]):
-            contestants[None] = plain
+        contestants = self._contestants()
         training: dict[int | None, list[float]] = {key: [] for key in contestants}
         evaluation: dict[int | None, list[float]] = {key: [] for key in contestants}
-        for number in self._rounds():
+        least, most = _ROUNDS
+        for number in self._rounds(least, most, self._ends_alone):
             self._say(Doing(what=f"{group.label}: {len(contestants)} in turn, round {number + 1}"))
             in_turn = list(contestants.items())
             for key, contestant in reversed(in_turn) if number % 2 else in_turn:
-                with self._blamed(group.arms[group.plain if key is None else key]):
+                with self._blamed(group.arms[group.reference if key is None else key]):
                     training[key].append(contestant.train(self._batches))
                     if isinstance(contestant, Lanes):
-                        evaluation[key].append(contestant.evaluate())
+                        evaluation[key].append(contestant.evaluate(self._evaluated))
         for key in contestants:
             self._say(
                 Measured(
                     group=self._number,
-                    arm=group.plain if key is None else key,
+                    arm=group.reference if key is None else key,
                     plain=key is None,
                     training=training[key],
                     evaluation=evaluation[key],
                 )
             )
-        return set(contestants)
+        reference = contestants.get(group.reference)
+        return reference if isinstance(reference, Lanes) else None
 
-    def _rounds(self) -> Iterator[int]:
-        """Count the rounds, as many as were asked for or as time allows."""
-        for number in count():
+    def _contestants(self) -> dict[int | None, Lanes | PlainLoop]:
+        """Return the arms and, as None, the plain loop, for which there is memory and time.
+
+        The reference and the plain loop come first. There is time for another if all can then still
+        take turns twice.
+        """
+        group = self._group
+        reference, least = group.reference, _ROUNDS[0]
+        ready: dict[int | None, Lanes | PlainLoop] = {}
+        for key in (reference, None, *(arm for arm in range(len(group.arms)) if arm != reference)):
+            turns = self._turns(least, len(ready) + 1)
+            settings = group.arms[reference if key is None else key]
+            own = ": the plain loop" if key is None else f", {settings.activation.label}"
+            if key != reference and not self._in_time(self._lane_takes + turns, self._ends_alone):
+                self._say(LeftOut(what=f"{group.label}{own}: {_NO_TIME}"))
+                continue
+            contestant = self._plain_loop(settings) if key is None else self._ready(settings)
+            if contestant:
+                ready[key] = contestant
+        arms = {key: ready[key] for key in range(len(group.arms)) if key in ready}
+        return arms | ready  # in the order of the study, the plain loop last
+
+    def _turns(self, rounds: int, contestants: int) -> float:
+        """Return about how long it takes until each has had so many turns."""
+        return min(rounds, self._order.rounds or rounds) * contestants * self._turn_takes
+
+    def _in_time(self, takes: float, until: float) -> bool:
+        return time.monotonic() + takes <= until
+
+    def _rounds(self, least: int, most: int, until: float) -> Iterator[int]:
+        """Count the rounds, as many as were asked for and as time allows."""
+        most = self._order.rounds or most
+        for done in count(1):
             began = time.monotonic()
-            yield number
-            now = time.monotonic()
-            done = number + 1
-            if self._order.rounds is not None:
-                over = done >= self._order.rounds
-            else:
-                least, most = _ROUNDS
-                in_time = now + (now - began) < self._ends
-                over = done >= most or (done >= least and not in_time)
-            if over:
+            yield done - 1
+            took = time.monotonic() - began
+            if done >= most or (done >= least and not self._in_time(took, until)):
                 return
 
-    def _packs(self, arm: int) -> None:
+    def _packs(self, lanes: Lanes) -> None:
         """Measure packs of growing size, each in turn with the next smaller one."""
+        arm = self._group.reference
         settings = self._group.arms[arm]
         sizes = self._order.packs
         growing = (2**power for power in count(1)) if sizes is None else iter(sorted(sizes))
-        lanes = self._ready(settings)
         smaller = 1
         for size in growing:
-            if lanes is None or size > _LARGEST_PACK:
+            if size > _LARGEST_PACK:
                 return
             what = f"{self._group.label}, {settings.activation.label}: a pack of {size}"
+            takes = (size - smaller) * self._lane_takes + self._turns(_PACK_ROUNDS, 2)
+            if not self._in_time(takes, self._ends):
+                self._say(LeftOut(what=f"{what}: {_NO_TIME}"))
+                if sizes is None:
+                    return
+                continue
             self._say(Doing(what=what))
             before: list[float] = []
             training: list[float] = []
             evaluation: list[float] = []
             with self._blamed(settings), self._room_for(what) as room:
+                began = time.monotonic()
                 lanes.grow(size)
                 lanes.train(self._warm_up, size)
-                lanes.evaluate(size)
-                for _ in range(self._order.rounds or _PACK_ROUNDS):
+                lanes.evaluate(min(self._warm_up, self._evaluated), size)
+                self._lane_takes = (time.monotonic() - began) / (size - smaller)
+                for _ in self._rounds(1, _PACK_ROUNDS, self._ends):
                     before.append(lanes.train(self._batches_of(smaller), smaller))
                     training.append(lanes.train(self._batches_of(size), size))
-                    evaluation.append(lanes.evaluate(size))
+                    evaluation.append(lanes.evaluate(self._evaluated_of(size), size))
             if not room():
                 return
             self._say(
@@ -204,14 +247,20 @@ class _GroupSession:
         """Return how many batches each network of a pack has in a turn."""
         return max(self._batches // size, min(self._batches, _LEAST_IN_PACK))
 
+    def _evaluated_of(self, size: int) -> int:
+        """Return how many batches of an evaluation each network of a pack has in a turn."""
+        return max(self._evaluated // size, min(self._evaluated, _LEAST_EVALUATED))
+
     def _ready(self, settings: TrialSettings) -> Lanes | None:
         """Return an arm's network, warm; None where there is no memory for it."""
         what = f"{self._group.label}, {settings.activation.label}"
         self._say(Doing(what=what))
         with self._blamed(settings), self._room_for(what):
+            began = time.monotonic()
             lanes = Lanes(settings, self._dataset)
             lanes.train(self._warm_up)
-            lanes.evaluate()
+            lanes.evaluate(min(self._warm_up, self._evaluated))
+            self._lane_takes = time.monotonic() - began
             return lanes
         return None
 
@@ -238,7 +287,7 @@ class _GroupSession:
             enough = False
             self._say(LeftOut(what=f"{what}: out of memory ({memory_of(self._device)})"))
         if not enough:
-            self._let_go()
+            give_back(self._device)
 
     @contextmanager
     def _blamed(self, settings: TrialSettings) -> Iterator[None]:
@@ -249,12 +298,6 @@ class _GroupSession:
             said = " ".join("".join(traceback.format_exception_only(error)).split())
             arm = f"{settings.network.label} with {settings.activation.label}"
             raise RuntimeError(f"{arm}: {said}") from error
-
-    def _let_go(self) -> None:
-        """Give back the memory of what nobody holds any more."""
-        gc.collect()
-        if self._on_gpu:
-            torch.cuda.empty_cache()
 
 
 def main() -> None:

@@ -14,10 +14,8 @@ class Group(BaseModel):
     shape: Shape
     arms: list[TrialSettings]
     """They differ in the activation alone."""
-    plain: int
-    """Which of them the plain loop trains."""
-    packs: list[int]
-    """Which of them are measured in packs."""
+    reference: int
+    """Which of them the plain loop trains, and is measured in packs."""
 
     @property
     def label(self) -> str:
@@ -36,9 +34,9 @@ class Order(BaseModel):
     packs: list[int] | None
     """Sizes of packs beside 1. None: 2, 4, 8 and so on, as long as it helps."""
     rounds: int | None
-    """How many turns each has. None: as many as ``seconds`` allow, two at least."""
-    seconds: float
-    """About how long all of it may take."""
+    """How many turns each has, if there is time. None: as many as ``seconds`` allow."""
+    seconds: float | None
+    """About how long all of it may take. None: as long as it takes."""
     turn_seconds: float = 0.2
     """About how long a turn takes, in whole batches: one at least."""
 

@@ -58,19 +58,13 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
     for one in measured:
         group = order.groups[one.group]
         alone = [m for m in measured if m.group == one.group and m.pack == 1]
-        conditions = Conditions.of(slot, group.arms[one.arm], group.shape, one.pack)
         rounds = len(one.training)
         if one.plain:
             spread = Spread.of(one.training)
+            conditions = _conditions(slot, order, one)
             device.plain.append(PlainResult(conditions, order.loaders, spread, rounds))
             continue
-        measurement = Measurement(
-            conditions=conditions,
-            training_images_per_second=Spread.of(one.training),
-            evaluation_images_per_second=Spread.of(one.evaluation),
-            measured=today,
-            versions=device.versions,
-        )
+        measurement = measurement_of(slot, order, one, device.versions, today)
         if one.pack > 1:
             gain = _ratio(one.training, one.smaller_pack)
             device.results.append(Result(measurement, rounds, over_smaller_pack=gain))
@@ -81,6 +75,24 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
         over_relu = _ratio(relu.training, one.training) if relu not in (None, one) else None
         device.results.append(Result(measurement, rounds, over_plain, over_relu))
     return device
+
+
+def measurement_of(
+    slot: Slot, order: Order, one: Measured, versions: dict[str, str], today: date
+) -> Measurement:
+    """Return what is kept of what was measured of an arm in a slot."""
+    return Measurement(
+        conditions=_conditions(slot, order, one),
+        training_images_per_second=Spread.of(one.training),
+        evaluation_images_per_second=Spread.of(one.evaluation),
+        measured=today,
+        versions=versions,
+    )
+
+
+def _conditions(slot: Slot, order: Order, one: Measured) -> Conditions:
+    group = order.groups[one.group]
+    return Conditions.of(slot, group.arms[one.arm], group.shape, one.pack)
 
 
 def _is_reference(measured: Measured, group: Group) -> bool:

@@ -12,15 +12,24 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from adarelu_sweep.benchmarking.measured import device_of
-from adarelu_sweep.benchmarking.messages import SAID, Doing, Failed, Group, Order, Said
-from adarelu_sweep.benchmarking.results import DeviceResults, results_of
+from adarelu_sweep.benchmarking.measured import Measurement, device_of
+from adarelu_sweep.benchmarking.messages import (
+    SAID,
+    Begun,
+    Doing,
+    Failed,
+    Group,
+    Measured,
+    Order,
+    Said,
+)
+from adarelu_sweep.benchmarking.results import DeviceResults, measurement_of, results_of
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.processes import own_command
 
-_SECONDS = 90.0  # that a device may take about, without imports
+_SECONDS = 90.0  # that a device may take about, if neither time nor rounds are given
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,10 @@ class Effort:
     packs: list[int] | None
     """Sizes of packs beside 1. None: on a GPU as many as help, on the CPU none."""
     rounds: int | None
-    """How many turns each has. None: as many as there is time for."""
+    """How many turns each has, if there is time. None: as many as there is time for."""
+    seconds: float | None
+    """About how long each device is measured, without imports. None: as long as the rounds take,
+    or a minute or two where their number is not given."""
     loaders: int
     """Processes of the plain loop's DataLoader."""
 
@@ -41,42 +53,58 @@ def measure_devices(
     effort: Effort,
     today: date,
     tell: Callable[[str], None],
+    keep: Callable[[Measurement], None],
 ) -> list[DeviceResults]:
     """Measure the devices of the slots, one after the other; of equal ones the first.
 
-    ``tell`` gets what is measured at the moment, in words. Raises UserError as ``measure`` does.
+    ``tell`` gets what is measured at the moment, in words; ``keep`` every measurement as it comes,
+    so that none is lost with what goes wrong later. Raises UserError as ``measure`` does.
     """
     first: dict[str, Slot] = {}
     for slot in slots:
         first.setdefault(device_of(slot), slot)
-    devices = []
-    for slot in first.values():
-        none = effort.packs is None and slot.gpu is None
-        order = Order(
-            groups=groups,
-            threads=slot.threads,
-            loaders=effort.loaders,
-            packs=[] if none else effort.packs,
-            rounds=effort.rounds,
-            seconds=_SECONDS,
-        )
-
-        def tell_of(what: str, name: str = slot.name) -> None:
-            tell(f"{name}: {what}")
-
-        tell_of("starting")
-        said = measure(slot, order, tell_of)
-        devices.append(results_of(slot, order, said, today))
-    return devices
+    return [_measured(slot, groups, effort, today, tell, keep) for slot in first.values()]
 
 
-def measure(slot: Slot, order: Order, tell: Callable[[str], None]) -> list[Said]:
+def _measured(
+    slot: Slot,
+    groups: list[Group],
+    effort: Effort,
+    today: date,
+    tell: Callable[[str], None],
+    keep: Callable[[Measurement], None],
+) -> DeviceResults:
+    none = effort.packs is None and slot.gpu is None
+    seconds = _SECONDS if effort.seconds is None and effort.rounds is None else effort.seconds
+    order = Order(
+        groups=groups,
+        threads=slot.threads,
+        loaders=effort.loaders,
+        packs=[] if none else effort.packs,
+        rounds=effort.rounds,
+        seconds=seconds,
+    )
+    versions: dict[str, str] = {}
+
+    def hear(message: Said) -> None:
+        if isinstance(message, Begun):
+            versions.update(message.versions)
+        elif isinstance(message, Doing):
+            tell(f"{slot.name}: {message.what}")
+        elif isinstance(message, Measured) and not message.plain:
+            keep(measurement_of(slot, order, message, versions, today))
+
+    tell(f"{slot.name}: starting")
+    return results_of(slot, order, measure(slot, order, hear), today)
+
+
+def measure(slot: Slot, order: Order, hear: Callable[[Said], None]) -> list[Said]:
     """Measure the device of a slot, and return what was said of it.
 
     Args:
         slot: Whose GPU and threads the process gets.
         order: What is measured.
-        tell: Gets what is measured at the moment, in words.
+        hear: Gets what is said, as it comes.
 
     Raises UserError with the reason where it cannot be done. Whatever is raised meanwhile, the
     process is gone afterwards.
@@ -95,8 +123,7 @@ def measure(slot: Slot, order: Order, tell: Callable[[str], None]) -> list[Said]
                 continue
             if isinstance(message, Failed):
                 raise UserError(f"measuring {slot.name} failed: {message.error}")
-            if isinstance(message, Doing):
-                tell(message.what)
+            hear(message)
             said.append(message)
         if code := process.wait():
             complaints.seek(0)

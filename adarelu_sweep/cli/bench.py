@@ -54,14 +54,22 @@ from adarelu_sweep.cli import options
     "packs",
     metavar="auto|N",
     multiple=True,
-    help="Trials at once on a device, beside one; repeatable.  "
+    help="Trials at once on a device, beside one, with one activation of each network; "
+    "repeatable.  "
     "[default: auto: on a GPU 2, 4, 8 and so on, as long as that helps; on the CPU none]",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
     metavar="R",
-    help="Turns of everything that is compared.  [default: what a minute or two allow]",
+    help="Turns of everything that is compared.  [default: what the time allows]",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    metavar="S",
+    help="About how long each kind of device is measured; what there is no time for is left out.  "
+    "[default: a minute or two; as long as it takes with --rounds]",
 )
 @options.data_option
 @click.option(
@@ -86,6 +94,7 @@ def bench_command(
     threads: int | None,
     packs: tuple[str, ...],
     rounds: int | None,
+    seconds: int | None,
     data_dir: str | None,
     style: str,
     no_save: bool,
@@ -93,14 +102,14 @@ def bench_command(
     """Measure how fast each device of this machine trains and evaluates.
 
     Without --study, every built-in network with every built-in activation, on images of noise like
-    CIFAR-10's, against a plain PyTorch loop. What is measured is kept in the home: 'validate' then
-    says how long a study takes that was given with --study.
+    CIFAR-10's, against a plain PyTorch loop. What is measured is kept in the home as it comes:
+    'validate' then says how long a study takes that was given with --study.
     """
     from datetime import date
 
     from adarelu_sweep.benchmarking.cases import groups_of, study_of_built_in
     from adarelu_sweep.benchmarking.estimate import Estimate
-    from adarelu_sweep.benchmarking.measured import Measurements
+    from adarelu_sweep.benchmarking.measured import Measurement, Measurements
     from adarelu_sweep.benchmarking.running import Effort, measure_devices
     from adarelu_sweep.datasets.origin import brought
     from adarelu_sweep.home import Home
@@ -110,7 +119,7 @@ def bench_command(
     from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
     from adarelu_sweep.studies.reading import read_study
 
-    effort = Effort(_sizes(packs), rounds, loaders=min(4, available_cores()))
+    effort = Effort(_sizes(packs), rounds, seconds, loaders=min(4, available_cores()))
     here = Home.locate(home)
     origin = here.data_origin(data_dir)
     if study_file is not None:
@@ -120,14 +129,14 @@ def bench_command(
         for line in plug_ins(study):  # before any of them runs
             click.echo(line, err=True)
         data_folder = brought(study.matrix.dataset, origin)
-        groups = groups_of([study], data_folder, all_in_packs=True)
+        groups = groups_of([study], data_folder)
     else:
         if overrides:
             raise click.UsageError("--set changes a study: name one with --study")
         size = 32 if batch_size is None else batch_size
         formats = dict.fromkeys(precisions or ["fp32"])
         built_in = [study_of_built_in(networks, activations, one, size) for one in formats]
-        groups = groups_of(built_in, brought([], origin), all_in_packs=effort.packs is not None)
+        groups = groups_of(built_in, brought([], origin))
     chosen, warnings = choose_gpus(gpus)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
@@ -135,9 +144,14 @@ def bench_command(
     if not no_save:
         here.create()
         Measurements.read(here)  # one that is damaged is told of before anything is measured
+
+    def keep(one: Measurement) -> None:
+        if not no_save:
+            Measurements.keep(here, [one])
+
     today = date.today()
     with _telling() as tell:
-        devices = measure_devices(slots, groups, effort, today, tell)
+        devices = measure_devices(slots, groups, effort, today, tell, keep)
     newer = [one.measurement for device in devices for one in device.results]
     report = Report(devices, today)
     if study_file is not None:
@@ -145,8 +159,6 @@ def bench_command(
         estimate = Estimate.of(study, slots, known.with_newer(newer), data_folder)
         report = Report(devices, today, study.name, estimate)
     click.echo(as_json(report) if style == "json" else as_table(report), nl=False)
-    if not no_save:
-        Measurements.keep(here, newer)
 
 
 def _sizes(packs: Sequence[str]) -> list[int] | None:
