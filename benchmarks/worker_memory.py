@@ -52,7 +52,7 @@ def main() -> None:
     account = Account()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.toml"
-        path.write_text(STUDY)
+        path.write_text(STUDY.replace("DATASET", "digits"))
         (settings,) = (cell.settings for cell in cells(read_study(path)))
         data = settings.data
         dataset = ResidentDataset.load(

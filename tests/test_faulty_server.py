@@ -23,6 +23,7 @@ from adarelu_sweep.tracking import delivery as delivery_module
 from adarelu_sweep.tracking.delivered import Delivered
 from adarelu_sweep.tracking.delivery import Delivery
 from adarelu_sweep.tracking.mlflow_tracker import MlflowTracker
+from adarelu_sweep.tracking.pacing import PACE
 from adarelu_sweep.training.history import MODEL
 from tests.proxy import FATES, Fate, Proxy
 from tests.sweeps import STUDY, Command, environment
@@ -269,6 +270,28 @@ class _Begun(MlflowTracker):
 
     def begin_study(self) -> None:
         pass
+
+
+def test_short_epochs_are_sent_together(
+    server: Upstream, proxy: Proxy, record: StudyRecord, tmp_path: Path
+) -> None:
+    delivery = Delivery(lambda: MlflowTracker(proxy.url, record, tmp_path), print)
+    trial = Trial(tmp_path, record, 0)
+    trial.train(1)
+    delivery.post(trial.snapshot(), slot=0)
+    wait_until(lambda: _epochs(trial) == 1)
+    proxy.seen.clear()
+    began = time.monotonic()
+    for _ in range(EPOCHS - 2):
+        trial.train(1)
+        delivery.post(trial.snapshot(), slot=0, at_once=False)
+        time.sleep(0.3)
+    wait_until(lambda: _epochs(trial) == EPOCHS - 1)
+    batches = [request for request, _ in proxy.seen if "log-batch" in request]
+    assert len(batches) <= 1 + (time.monotonic() - began) / PACE
+    delivery.post(finished(trial).snapshot("FINISHED"))
+    assert delivery.finish("FINISHED", study_report(tmp_path), patience=30)
+    assert_all_is_there_once(server, record, [trial], tmp_path)
 
 
 def test_a_silent_server_is_not_waited_for_longer_than_said(

@@ -46,7 +46,7 @@ class Bookkeeping:
         history = message.history
         job.epochs_done = len(history.epochs)
         job.trial = job.book.describe(job.trial, attempt_tags(job, slot, about, message.pairing))
-        self._post(job, "RUNNING")
+        self._delivery.post(snapshot_of(job, "RUNNING"), slot.index)
         self._display.started(slot, job.cell.key, len(history.epochs))
         for note in message.notes:
             self.note(job, note)
@@ -60,7 +60,7 @@ class Bookkeeping:
 
     def trained(self, job: Job, slot: Slot, record: EpochRecord) -> None:
         """An epoch is done."""
-        self._post(job, "RUNNING")
+        self._delivery.post(snapshot_of(job, "RUNNING"), slot.index, at_once=False)
         self._display.epoch(slot, job.cell.key, record)
 
     def note(self, job: Job, text: str) -> None:

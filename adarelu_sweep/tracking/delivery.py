@@ -1,12 +1,12 @@
 """Delivering to the tracker from a few threads, so that training never waits for it.
 
 What is to be delivered is a state, not a stream: the newest snapshot of a trial replaces the one
-before, and its metrics are read from its history. A delivery that fails is repeated; what is not
-delivered in the end lies in the trial's folder, and the next resume delivers it.
+before, and its metrics are read from its history. So those that run may wait for their turn
+(``pacing``) without loss. A delivery that fails is repeated; what is not delivered in the end lies
+in the trial's folder, and the next resume delivers it.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from threading import Condition, Event, Lock, Thread
 from typing import Protocol
 
 from adarelu_sweep.secrets import concealed, in_one_line
+from adarelu_sweep.tracking.pacing import Line
 from adarelu_sweep.tracking.snapshot import RunStatus, TrialSnapshot
 from adarelu_sweep.tracking.study_report import StudyReport
 
@@ -76,9 +77,7 @@ class Delivery:
         self._connect = connect
         self._on_trouble = on_trouble
         self._changed = Condition()
-        self._waiting: dict[str, TrialSnapshot] = {}
-        self._order: deque[str] = deque()
-        self._in_hand: set[str] = set()
+        self._line = Line()
         self._last_success = time.monotonic()
         self._failing: set[str] = set()
         self._finishing = False
@@ -93,10 +92,15 @@ class Delivery:
         for thread in self._threads:
             thread.start()
 
-    def post(self, snapshot: TrialSnapshot) -> None:
-        """Ask for a trial to be brought to a state; replaces what was asked for it before."""
+    def post(self, snapshot: TrialSnapshot, slot: int | None = None, at_once: bool = True) -> None:
+        """Ask for a trial to be brought to a state; replaces what was asked for it before.
+
+        ``slot`` is where it runs, unless it has ended: what is not to be delivered ``at_once``
+        waits until the slot's trials may have their next call (``pacing``).
+        """
         with self._changed:
-            self._put(snapshot)
+            self._line.put(snapshot, slot, at_once)
+            self._changed.notify_all()
 
     def finish(self, status: RunStatus, report: StudyReport | None, patience: float) -> bool:
         """Deliver what is left, end the study, and return whether all of it arrived.
@@ -113,13 +117,13 @@ class Delivery:
             self._finishing = True
             self._changed.notify_all()
             began = self._last_success = time.monotonic()
-            while self._waiting or self._in_hand or self._tracker is None:
+            while self._line or self._tracker is None:
                 since = began if killed else self._last_success
                 left = since + patience - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            delivered = not (self._waiting or self._in_hand)
+            delivered = not self._line
             tracker = self._tracker
             self._closed = True
             self._changed.notify_all()
@@ -177,11 +181,9 @@ class Delivery:
             delivered = self._deliver(snapshot)
             failures = 0 if delivered else failures + 1
             with self._changed:
-                self._in_hand.discard(snapshot.key)
+                self._line.put_down(snapshot, delivered)
                 self._changed.notify_all()
                 if not delivered:
-                    if snapshot.key not in self._waiting:
-                        self._put(snapshot)
                     self._pause(failures)
 
     def _establish(self) -> bool:
@@ -204,16 +206,15 @@ class Delivery:
                     return False
 
     def _take(self) -> TrialSnapshot | None:
-        """Wait for a trial that no other thread has in hand; None at the end."""
+        """Wait for a trial that is due; None at the end, before which all are."""
         with self._changed:
             while not self._closed:
+                wait = None
                 if self._tracker is not None:
-                    for key in self._order:
-                        if key not in self._in_hand:
-                            self._order.remove(key)
-                            self._in_hand.add(key)
-                            return self._waiting.pop(key)
-                self._changed.wait()
+                    if (snapshot := self._line.take(hurry=self._finishing)) is not None:
+                        return snapshot
+                    wait = self._line.seconds()
+                self._changed.wait(wait)
         return None
 
     def _deliver(self, snapshot: TrialSnapshot) -> bool:
@@ -243,12 +244,6 @@ class Delivery:
             )
             and self._closed
         )
-
-    def _put(self, snapshot: TrialSnapshot) -> None:
-        if snapshot.key not in self._waiting:
-            self._order.append(snapshot.key)
-        self._waiting[snapshot.key] = snapshot
-        self._changed.notify_all()
 
     def _succeeded(self, key: str) -> None:
         self._last_success = time.monotonic()
