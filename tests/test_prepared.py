@@ -17,7 +17,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adarelu_sweep.datasets import npz, prepared_file
+from adarelu_sweep.datasets import npz, prepared
 from adarelu_sweep.datasets.idx import NAMES
 from adarelu_sweep.datasets.prepared import load
 from adarelu_sweep.datasets.resident import ResidentDataset
@@ -277,7 +277,7 @@ def test_without_room_it_is_read_as_ever(folder: Path) -> None:
 def test_a_process_that_hangs_is_not_waited_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared_file, "PATIENCE", 0.1)
+    monkeypatch.setattr(prepared, "_PATIENCE", 0.1)
     (folder / "prepared").mkdir()
     with (folder / "prepared" / ".own.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

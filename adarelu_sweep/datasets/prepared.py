@@ -6,26 +6,29 @@ or one is damaged, the data set is read as ever, and whoever deletes them gets t
 not be done is to change one in place: those who have it mapped would see it.
 """
 
-from contextlib import suppress
+import json
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+from filelock import FileLock
 from safetensors import safe_open
 
-from adarelu_sweep.datasets.catalog import damage_explained
-from adarelu_sweep.datasets.layout import Layout
-from adarelu_sweep.datasets.prepared_file import (
-    checksum,
-    origin_of,
-    place_of,
-    turn_to_write,
-    write_if_unchanged,
-)
+from adarelu_sweep.datasets.catalog import PREPARED, check, damage_explained
 from adarelu_sweep.datasets.sources import fetch, read
 from adarelu_sweep.datasets.tensors import Tensors
 from adarelu_sweep.errors import UserError
+from adarelu_sweep.files import write_atomically
 from adarelu_sweep.filesystems import network_filesystem
+from adarelu_sweep.privacy import as_the_user_has_it
 
+_FORMAT = 1  # of the tensors, and of how they come from the files
+_TYPES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}
+_PATIENCE = 10.0  # seconds for another process to write, in which no stop is heard
 _BLOCK = 2**20  # bytes
 
 
@@ -35,22 +38,33 @@ def load(name: str, data_dir: Path) -> Tensors:
     Raises UserError as ``read`` does, where the files have to be read.
     """
     files = fetch(name, data_dir).files
-    place = place_of(name, data_dir)
+    place = data_dir / PREPARED / f"{name}.safetensors"
     # On a network, a file that another host replaces is gone for those who have it mapped.
     if not files or network_filesystem(place.parent):
         return Tensors.of(read(name, data_dir))
     with damage_explained(name, data_dir):
-        origin = origin_of(files)
+        origin = _origin(files)
     if (mapped := _mapped(place, origin)) is not None:
         return mapped
-    with turn_to_write(place) as may_write:
+    with _turn_to_write(place) as may_write:
         if (mapped := _mapped(place, origin)) is not None:
             return mapped
-        layout = Layout.of(read(name, data_dir))
-        if may_write:
-            with suppress(OSError, UserError):
-                write_if_unchanged(name, data_dir, layout, origin)
-        return _mapped(place, origin) or Tensors.laid_out(layout)
+        tensors = Tensors.of(read(name, data_dir))
+        with suppress(OSError, UserError):
+            if may_write and _origin(check(name, data_dir).files) == origin:
+                _write(place, tensors, origin)
+        return _mapped(place, origin) or tensors
+
+
+def _origin(files: Sequence[Path]) -> str:
+    """Say what shows that files are still the same: not their bytes, so that it is quick.
+
+    The time of the last change of status is there for files that take another's place with its time
+    of modification, as copies and unpacked archives have it.
+    """
+    states = [(file.name, file.stat()) for file in files]
+    said = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
+    return json.dumps({"format": _FORMAT, "files": said})
 
 
 def _mapped(place: Path, origin: str) -> Tensors | None:
@@ -68,8 +82,7 @@ def _mapped(place: Path, origin: str) -> Tensors | None:
     # Of damaged bytes safetensors and torch raise many kinds, documented nowhere.
     except Exception:
         return None
-    arrays = {name: tensor.numpy() for name, tensor in vars(tensors).items()}
-    return tensors if said.get("checksum") == checksum(arrays, origin) else None
+    return tensors if said.get("checksum") == _checksum(tensors, origin) else None
 
 
 def _read_through(place: Path) -> None:
@@ -78,3 +91,50 @@ def _read_through(place: Path) -> None:
     with place.open("rb", buffering=0) as file:
         while file.readinto(block):
             pass
+
+
+@contextmanager
+def _turn_to_write(place: Path) -> Iterator[bool]:
+    """Wait for the turn to write a file; False where it does not come or nothing can be written."""
+    with ExitStack() as held:
+        try:
+            with as_the_user_has_it():  # the data folder may be shared
+                place.parent.mkdir(exist_ok=True)
+                lock = FileLock(place.with_name(f".{place.stem}.lock"), timeout=_PATIENCE)
+                held.enter_context(lock)
+            may_write = True
+        except (OSError, NotImplementedError):  # the latter where files cannot be locked
+            may_write = False
+        yield may_write
+
+
+def _write(place: Path, tensors: Tensors, origin: str) -> None:
+    """Write a safetensors file, straight from the tensors: the library's own way copies them all.
+
+    Raises OSError. Nothing is written that would leave less room than it takes.
+    """
+    said = {"origin": origin, "checksum": _checksum(tensors, origin)}
+    header: dict[str, object] = {"__metadata__": said}
+    end = 0
+    for name, tensor in vars(tensors).items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = [memoryview(tensor.numpy()).cast("B") for tensor in vars(tensors).values()]
+    if shutil.disk_usage(place.parent).free >= 2 * end:
+        with as_the_user_has_it():
+            write_atomically(place, len(text).to_bytes(8, "little"), text, *data)
+
+
+def _checksum(tensors: Tensors, origin: str) -> str:
+    """Return a sum over all that is in a file."""
+    total = zlib.crc32(origin.encode())
+    for name, tensor in vars(tensors).items():
+        form = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        total = zlib.crc32(tensor.numpy(), zlib.crc32(form.encode(), total))
+    return f"{total:08x}"

@@ -6,12 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.catalog import limited
-from adarelu_sweep.datasets.layout import CHUNK, Layout, moments
+from adarelu_sweep.datasets.shape import LEAST_SIDE
 
 SUBSET_SEED = 20260715
+CHUNK = 256  # images at a time, so that the sums need little memory, and leave little behind
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Tensors:
     @classmethod
     def of(cls, arrays: Arrays) -> "Tensors":
         """Lay a data set out."""
-        return cls.laid_out(Layout.of(arrays))
-
-    @classmethod
-    def laid_out(cls, layout: Layout) -> "Tensors":
-        """Return the same memory as tensors."""
-        return cls(**{name: torch.from_numpy(array) for name, array in vars(layout).items()})
+        pixels = arrays.x_train[0, :, :, 0].size
+        x_train = _laid_out(arrays.x_train)
+        return cls(
+            torch.from_numpy(arrays.y_train),
+            torch.from_numpy(arrays.y_test),
+            torch.tensor(pixels),
+            *mean_and_deviation(x_train, pixels),
+            x_train,
+            _laid_out(arrays.x_test),
+        )
 
     @property
     def num_classes(self) -> int:
@@ -94,9 +100,22 @@ def mean_and_deviation(images: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         sums += values.sum((0, 2, 3), dtype=torch.int64)
         squares += values.square_().sum((0, 2, 3), dtype=torch.int64)
     count = len(images) * pixels
-    means, deviations = moments(sums.tolist(), squares.tolist(), count)
+    pairs = list(zip(sums.tolist(), squares.tolist(), strict=True))
+    means = [total / count for total, _ in pairs]
+    variances = [(count * square - total * total) / count**2 for total, square in pairs]
 
     def tensor(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
 
-    return tensor(means), tensor(deviations)
+    return tensor(means), tensor([variance**0.5 or 1.0 for variance in variances])
+
+
+def _laid_out(images: npt.NDArray[np.uint8]) -> Tensor:
+    """Bring uint8 N x H x W x C into N x C x H x W, both sides at least 32."""
+    laid_out = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    rows, columns = (max(LEAST_SIDE - side, 0) for side in laid_out.shape[2:])
+    if rows or columns:
+        sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        # Images of one pixel pass for channels last, and padding keeps what it takes them for.
+        laid_out = pad(laid_out, sides).contiguous()
+    return laid_out

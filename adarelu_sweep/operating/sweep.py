@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +20,6 @@ from adarelu_sweep.filesystems import home_warnings
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.operating.advice import advice
-from adarelu_sweep.operating.preparing import prepared_meanwhile
 from adarelu_sweep.operating.rehearsing import rehearse
 from adarelu_sweep.placing.claims import Claims
 from adarelu_sweep.placing.gpus import choose_gpus
@@ -153,8 +151,7 @@ def launch(
             require_answer(tracking_uri)
         elif authentication.is_on(home):
             authentication.require_credentials()
-        folder = require_data(study, origin, screen.console)
-        rehearse(study, folder)
+        rehearse(study, require_data(study, origin, screen.console))
         pack = AUTO if machine.pack is None else machine.pack
         _advise(advice(study, place.slots, pack, home, bench), screen.console)
         # A store is the study's, wherever it is resumed; a folder that nobody named is the home's.
@@ -176,11 +173,7 @@ def launch(
             ray_address=machine.ray_address,
             gpus_per_worker=machine.gpus_per_worker,
         )
-        with (
-            Lease(home.study_folder(study.name), study.name),
-            ledger.owned(study.name),
-            _prepared(record, machine, folder),
-        ):
+        with Lease(home.study_folder(study.name), study.name), ledger.owned(study.name):
             _refuse_leftovers(home.study_folder(study.name))
             keep_launch(record, home)
             fence = take_place(record, new=True)  # first: no study is without its mark
@@ -233,8 +226,7 @@ def resume(
         place = machine.place(record.study, origin, record, screen.console, claims)
         tracking_uri = given_address(record)
         _warn_of_silence(tracking_uri, screen.console)
-        folder = require_data(record.study, origin, screen.console)
-        rehearse(record.study, folder)
+        rehearse(record.study, require_data(record.study, origin, screen.console))
         if is_new:
             agenda.keep_confirmed()
             study_ledger = ledger.extend(record)
@@ -246,8 +238,7 @@ def resume(
         if agenda.left():
             _advise(advice(record.study, place.slots, pack, home, bench), screen.console)
         where = Surroundings(home, place, origin, tracking_uri, pack, fence)
-        with _prepared(record, machine, folder) if agenda.left() else nullcontext():
-            return study_ledger, run(study_ledger, agenda, where, screen)
+        return study_ledger, run(study_ledger, agenda, where, screen)
 
 
 def require_data(study: Study, origin: Origin, console: Console) -> Path:
@@ -262,13 +253,6 @@ def require_data(study: Study, origin: Origin, console: Console) -> Path:
             say(f"Fetching {name} into {folder}")
             fetch(name, folder)
     return folder
-
-
-def _prepared(record: StudyRecord, machine: Machine, folder: Path) -> AbstractContextManager[None]:
-    """Have the data sets prepared that workers of this machine are about to read."""
-    if (machine.launcher or record.launcher) != "local":
-        return nullcontext()
-    return prepared_meanwhile(record.study.matrix.dataset, folder)
 
 
 def _make_place(study: Study) -> None:
