@@ -2,10 +2,13 @@
 
 The peers are processes that import what the supervisor and a worker import, and do nothing else;
 they take turns with the command. A launch runs until its first trial starts: the supervisor's
-imports and the worker's come one after the other there.
+imports and the worker's come one after the other there. With ``--data-dir`` and ``--dataset`` the
+study trains on a data set from there, copied anew for every launch, so that none is prepared.
 """
 
 import argparse
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +25,7 @@ from benchmarks.machine import machine
 STUDY = """
 name = "start"
 [matrix]
-dataset = "digits"
+dataset = "DATASET"
 network = { name = "vgg16_bn", width = 0.25 }
 activation = "adarelu"
 seeds = 1
@@ -30,6 +33,11 @@ seeds = 1
 epochs = 1000
 [report]
 figures = false
+"""
+LIMITS = """
+[data]
+train_limit = 1000
+test_limit = 400
 """
 
 # What is imported until the first trial starts, and by then in the background, for MLflow.
@@ -48,7 +56,8 @@ def main() -> None:
     memory: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "start.toml"
-        path.write_text(STUDY)
+        limits = "" if options.data_dir is None else LIMITS
+        path.write_text(STUDY.replace("DATASET", options.dataset) + limits)
         for turn in range(options.rounds):
             times.setdefault("--help", []).append(whole("--help"))
             imports = 0.0
@@ -59,7 +68,13 @@ def main() -> None:
                 if code != BEFORE + BESIDE:
                     imports += took
             times.setdefault("imports of supervisor and worker", []).append(imports)
-            took, held = launching(path, Path(folder) / f"home-{turn}")
+            home, data = Path(folder) / f"home-{turn}", Path(folder) / f"data-{turn}"
+            if options.data_dir is not None:
+                data.mkdir()
+                shutil.copy(options.data_dir / f"{options.dataset}.npz", data)
+                os.sync()
+            took, held = launching(path, home, data)
+            shutil.rmtree(data, ignore_errors=True)
             times.setdefault("launch to the first trial", []).append(took)
             times.setdefault("the same, over imports", []).append(took - imports)
             for name, megabytes in held.items():
@@ -103,12 +118,14 @@ def importing(code: str) -> tuple[float, float]:
     return took, held
 
 
-def launching(path: Path, home: Path) -> tuple[float, dict[str, float]]:
+def launching(path: Path, home: Path, data: Path) -> tuple[float, dict[str, float]]:
     """Return the seconds until the first trial starts, and the MB held while it trains."""
     place = ["--home", str(home)]
+    given = ["--data-dir", str(data)] if data.exists() else []
+    command = ["launch", str(path), "--workers", "1", *given, *place]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "adarelu_sweep", "launch", str(path), "--workers", "1", *place],
+        [sys.executable, "-m", "adarelu_sweep", *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -143,6 +160,8 @@ def parsed() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data-dir", type=Path, help="has DATASET.npz, which is copied")
+    parser.add_argument("--dataset", default="digits")
     return parser.parse_args()
 
 

@@ -62,7 +62,8 @@ class Line:
             waiting = self._waiting.get(key)
             if waiting is None or waiting.turn != turn:
                 continue
-            if not hurry and self._when(waiting, now) > now:  # another of its slot had a call meanwhile
+            # Another of its slot may have had a call meanwhile.
+            if not hurry and self._when(waiting, now) > now:
                 self._line_up(key)
                 continue
             if waiting.slot is not None:
