@@ -35,7 +35,10 @@ _GRACE = 10.0  # seconds for a step that is cut off, after SIGTERM
 _TRAINING = ("numpy", "pydantic", "safetensors", "psutil", "filelock", "pynvml")
 _MEASURING = (*_TRAINING, "torchvision", "PIL")  # with the plain loop
 _BENCH = (*_MEASURING, "click", "rich")
-_SWEEP = (*_TRAINING, "click", "rich", "mlflow", "optuna", "sqlalchemy", "sklearn")
+_SWEEP = (
+    *(*_TRAINING, "click", "rich", "mlflow", "optuna", "sqlalchemy"),
+    *("jinja2", "matplotlib", "pandas", "scipy", "sklearn"),
+)
 
 
 @dataclass(frozen=True)
