@@ -383,8 +383,7 @@ def test_without_time_the_reference_of_the_first_network_is_measured(one_thread:
     ]
 
 
-def test_packs_have_half_of_a_networks_time(one_thread: None) -> None:
-    """Seven rounds of the arms, which take moments, leave the rest to packs, which stop growing."""
+def test_with_all_the_time_packs_grow_until_that_does_not_help(one_thread: None) -> None:
     said = said_of(["relu"], None, rounds=None, seconds=None)
     measured = [message for message in said if isinstance(message, Measured)]
     assert [(m.pack, m.plain, len(m.training)) for m in measured][:3] == [
@@ -640,16 +639,29 @@ def test_an_arm_gains_in_packs_what_another_of_its_network_gains() -> None:
     assert found.measured == date(2026, 11, 20)
 
 
-def test_of_another_shape_or_precision_no_gain_follows() -> None:
+def test_a_gain_follows_from_other_images_but_from_no_other_network_or_precision() -> None:
     slot = Slot(0, 8, "GPU-0", "GPU 0 (Card)", "Card")
-    one = conditions(slot)
-    for other in ({"precision": "bf16"}, {"channels": 3}, {"network": "resnet18"}):
+
+    def gain(known: Measurements, times: int, **other: Any) -> tuple[Measurements, float]:
+        """What is known after packs of two were measured, and what a study is faster in packs."""
+        of = conditions(slot, "relu").model_copy(update=other)
+        rates = {1: 100, 2: 100 * times}
         packs = [
-            measurement(one.model_copy(update={**other, "pack": size}), 100 * size)
-            for size in (1, 2)
+            measurement(of.model_copy(update={"pack": size}), rate, 4 * rate)
+            for size, rate in rates.items()
         ]
-        found = estimate(study(), [slot], known(slot).with_newer(packs))
-        assert found.seconds_in_packs == found.seconds
+        known = known.with_newer(packs)
+        found = estimate(study(), [slot], known)
+        return known, found.seconds / found.seconds_in_packs
+
+    after, times = gain(known(slot), 5, precision="bf16")
+    assert times == 1
+    after, times = gain(after, 5, network="resnet18")
+    assert times == 1
+    after, times = gain(after, 3, channels=3)
+    assert times == pytest.approx(3)
+    _, times = gain(after, 2)  # of the study's own images
+    assert times == pytest.approx(2)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Pace:
 
         ``bench`` measures packs of one activation of each network: the others gain as many times as
         that one over their own pace alone, because what a pack gains depends on the network and
-        its batches.
+        its batches. Those are the packs that ``--pack auto`` trains.
         """
         own = known.packs(alone.conditions)
         if len(own) > 1:

@@ -21,6 +21,9 @@ GAIN = 1.05
 """How many times the throughput of a smaller pack a larger one has to have to be better."""
 
 
+_SHAPE = {"height", "width", "channels", "classes"}
+
+
 class Spread(BaseModel):
     """A median and what half of the values lie between."""
 
@@ -146,16 +149,23 @@ class Measurements(BaseModel):
     def packs_of_another(self, conditions: Conditions) -> list[Measurement]:
         """Return the same of another activation, of which several sizes were measured.
 
-        Of several the newest; none if there is none. That of one trial alone is among them.
+        That of one trial alone is among them. For want of such, images of another shape will do,
+        as they do for ``best_pack``. Of several the newest; none if there is none.
         """
-        told = _but_for_pack(conditions)
-        compared = [
-            packs
-            for other in {m.conditions.activation for m in self.measurements}
-            if len(packs := self.packs(told.model_copy(update={"activation": other}))) > 1
-            and any(one.conditions.pack == 1 for one in packs)
-        ]
-        return max(compared, key=lambda packs: max(one.measured for one in packs), default=[])
+        wanted, free = conditions.model_dump(), {"activation", "pack", *_SHAPE}
+        families: dict[Conditions, list[Measurement]] = defaultdict(list)
+        for one in self.measurements:
+            told = one.conditions.model_dump(exclude=free)
+            if told.items() <= wanted.items():
+                families[_but_for_pack(one.conditions)].append(one)
+
+        def fitness(packs: list[Measurement]) -> tuple[bool, date]:
+            shape = packs[0].conditions.model_dump(include=_SHAPE)
+            return shape.items() <= wanted.items(), max(one.measured for one in packs)
+
+        compared = [packs for packs in families.values() if len(packs) > 1]
+        compared = [packs for packs in compared if any(one.conditions.pack == 1 for one in packs)]
+        return max(compared, key=fitness, default=[])
 
 
 def best(packs: Iterable[Measurement]) -> Measurement:

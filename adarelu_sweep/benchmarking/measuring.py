@@ -45,7 +45,7 @@ _ROUNDS = (2, 7)  # at least and at most, if time decides
 _PACK_ROUNDS = 3
 _LARGEST_PACK = 64
 _NO_TIME = "the time was over"
-_ALONE = 0.5  # of a group's time, if there are packs after that
+_ALONE = 0.5  # of a group's time, more rounds than two end, if there are packs after that
 _EVALUATION = 1 / 3  # of the time of a training step on as many images: no backward pass
 
 
@@ -160,21 +160,26 @@ class _GroupSession:
         """Return the arms and, as None, the plain loop, for which there is memory and time.
 
         The reference and the plain loop come first. There is time for another if all can then still
-        take turns twice.
+        take turns twice: an arm is worth more than more rounds and packs, as without it nothing is
+        known of how long a study takes.
         """
         group = self._group
         reference, least = group.reference, _ROUNDS[0]
+        takes = 0.0
         ready: dict[int | None, Lanes | PlainLoop] = {}
         for key in (reference, None, *(arm for arm in range(len(group.arms)) if arm != reference)):
             turns = self._turns(least, len(ready) + 1)
             settings = group.arms[reference if key is None else key]
             own = ": the plain loop" if key is None else f", {settings.activation.label}"
-            if key != reference and not self._in_time(self._lane_takes + turns, self._ends_alone):
+            if key != reference and not self._in_time(self._lane_takes + turns, self._ends):
                 self._say(LeftOut(what=f"{group.label}{own}: {_NO_TIME}"))
                 continue
             contestant = self._plain_loop(settings) if key is None else self._ready(settings)
             if contestant:
                 ready[key] = contestant
+            if key == reference:
+                takes = self._lane_takes
+        self._lane_takes = takes  # the packs are of the reference
         arms = {key: ready[key] for key in range(len(group.arms)) if key in ready}
         return arms | ready  # in the order of the study, the plain loop last
 
