@@ -572,8 +572,10 @@ def known(*slots: Slot) -> Measurements:
     )
 
 
-def estimate(wanted: Study, slots: list[Slot], measurements: Measurements) -> Estimate:
-    found = Estimate.of(wanted, slots, measurements, Path())
+def estimate(
+    wanted: Study, slots: list[Slot], measurements: Measurements, pack: int | None = None
+) -> Estimate:
+    found = Estimate.of(wanted, slots, measurements, Path(), pack)
     assert found is not None
     return found
 
@@ -586,6 +588,9 @@ def test_the_estimate_is_epochs_times_images_over_rates() -> None:
     assert str(one) == "about 39 s on 1 slot, as measured here on 2026-11-24"
     two = estimate(study(), [CPU, Slot(1, 1)], known(CPU))
     assert two.seconds == pytest.approx(one.seconds / 2)
+    assert str(two) == (
+        "about 20 s on 2 slots, as if none slowed another, as measured here on 2026-11-24"
+    )
 
 
 def test_the_estimate_of_a_search() -> None:
@@ -611,6 +616,83 @@ def test_slots_of_several_gpus() -> None:
     found = estimate(study(), slots, both)
     assert (found.seconds, found.slots) == (pytest.approx(alone / 3), 4)
     assert Estimate.of(study(), slots, known(slots[0]), Path()) is None
+
+
+CARD = Slot(0, 8, "GPU-0", "GPU 0 (Card)", "Card")
+
+
+def in_packs(slot: Slot, *sizes: int) -> Measurements:
+    """Packs of both arms, that do as many times what one does, beside what is ``known``."""
+    return known(slot).with_newer(
+        measurement(conditions(slot, activation, size), rate * size, 400.0 * size)
+        for activation, rate in {"relu": 100.0, "adarelu": 50.0}.items()
+        for size in sizes
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "pack", "gain"),
+    [
+        (1, None, 1),
+        (3, None, 2),
+        (4, None, 2),
+        (8, None, 8),
+        (9, None, 9 / (1 + 1)),  # the ninth goes alone
+        (12, None, 12 / (1 + 4 / 2)),
+        (8, 1, 1),
+        (8, 2, 2),
+        (8, 3, 2),
+        (8, 64, 8),
+    ],
+)
+def test_packs_are_of_the_size_asked_for_and_of_the_seeds_there_are(
+    seeds: int, pack: int | None, gain: float
+) -> None:
+    """Packs of 2 and of 8 were measured: 3 to 7 trials at once have the pace of 2."""
+    matrix = study().matrix.model_copy(update={"seeds": list(range(seeds))})
+    wanted = study().model_copy(update={"matrix": matrix})
+    found = estimate(wanted, [CARD], in_packs(CARD, 2, 8), pack)
+    assert found.seconds / found.seconds_in_packs == pytest.approx(gain)
+    assert (" in packs of " in str(found)) == (gain > 1)
+    if pack and pack > 1:
+        assert f" in packs of up to {pack} (" in str(found)
+
+
+def test_where_only_larger_packs_were_measured_an_arm_goes_alone() -> None:
+    found = estimate(study(), [CARD], in_packs(CARD, 4))
+    assert found.seconds_in_packs == found.seconds
+
+
+def test_a_pack_is_no_larger_than_a_slots_share_of_the_trials() -> None:
+    """Two arms of two seeds on four GPUs: one trial for each."""
+    slots = [Slot(index, 1, f"GPU-{index}", "", "Card") for index in range(4)]
+    found = estimate(study(), slots, in_packs(CARD, 2))
+    assert found.seconds_in_packs == found.seconds
+    found = estimate(study(), slots[:2], in_packs(CARD, 2))
+    assert found.seconds_in_packs == pytest.approx(found.seconds / 2)
+
+
+def test_packs_on_a_cpu_count_where_they_are_asked_for() -> None:
+    found = estimate(study(), [CPU], in_packs(CPU, 2))
+    assert found.seconds_in_packs == found.seconds
+    asked = estimate(study(), [CPU], in_packs(CPU, 2), 2)
+    assert asked.seconds_in_packs == pytest.approx(found.seconds / 2)
+
+
+def test_a_pack_that_is_asked_for_may_be_slower() -> None:
+    slower = [measurement(conditions(CPU, name, 2), 25, 200) for name in ("relu", "adarelu")]
+    found = estimate(study(), [CPU], known(CPU).with_newer(slower), 2)
+    assert found.seconds_in_packs > found.seconds
+    assert str(found).startswith("about 2 min on 1 slot in packs of up to 2 (39 s without), ")
+
+
+def test_a_search_goes_one_by_one_and_its_confirmation_in_packs() -> None:
+    space = {"training.optimizer.lr": {"low": 0.01, "high": 0.1}}
+    search = {"trials": 5, "validation_fraction": 0.1, "confirm_seeds": 4, "space": space}
+    found = estimate(study(search=search), [CARD], in_packs(CARD, 4))
+    searched = 5 * 3 * (180 / 100 + 20 / 400) + 5 * 3 * (180 / 50 + 20 / 400)
+    confirmed = 4 * 3 * (200 / 100 + 100 / 400) + 4 * 3 * (200 / 50 + 100 / 400)
+    assert found.seconds_in_packs == pytest.approx(searched + confirmed / 4)
 
 
 def test_the_estimate_in_packs_and_its_date() -> None:
@@ -686,8 +768,12 @@ def test_how_long_it_takes_is_known_or_how_to_know_it(tmp_path: Path) -> None:
 def test_validate_says_how_long_it_takes(here: Command, study_file: Path) -> None:
     home = Home(here.home)
     home.create()
-    Measurements.keep(home, known(make_slots([], 1, available_cores())[0]).measurements)
-    call = ("validate", study_file, "--set", "data.train_limit=200", "--set", "training.epochs=9")
-    assert (
-        "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"
-    ) in here.succeed(*call)
+    slot = make_slots([], 1, available_cores())[0]
+    Measurements.keep(home, in_packs(slot, 2).measurements)
+    call = ("validate", study_file, "--workers", "1", "--set", "data.train_limit=200")
+    call += ("--set", "training.epochs=9")
+    alone = "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"
+    assert alone in here.succeed(*call)
+    assert alone in here.succeed(*call, "--pack", "1")
+    packed = "  time         about 58 s on 1 slot in packs of up to 2 (2 min without), as measured"
+    assert packed in here.succeed(*call, "--pack", "2")
