@@ -1,5 +1,6 @@
 """``bench``: what is measured, what is kept of it, and what follows for a study."""
 
+import json
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,9 @@ from adarelu_sweep.benchmarking.measured import (
     bf16_over_fp32,
 )
 from adarelu_sweep.benchmarking.measuring import measure
-from adarelu_sweep.benchmarking.messages import Group, LeftOut, Measured, Order, Said
+from adarelu_sweep.benchmarking.messages import Begun, Group, LeftOut, Measured, Order, Said
 from adarelu_sweep.benchmarking.plain_loop import PlainImages
+from adarelu_sweep.benchmarking.results import results_of
 from adarelu_sweep.datasets import npz
 from adarelu_sweep.datasets.random_images import random_arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
@@ -41,6 +43,7 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu, list_gpus, recorded
 from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
 from adarelu_sweep.studies.reading import study_of
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.training.registry import AUGMENTATIONS
@@ -109,7 +112,7 @@ def measurement(
 def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path) -> None:
     """With a process that measures; ``validate`` then knows how long the study takes."""
     arguments = ("--study", study_file, "--threads", "1", "--workers", "1", "--rounds", "1")
-    document = here.json("bench", *arguments, "--pack", "2", "--format", "json")
+    document = here.json("bench", *arguments, "--pack", "2", "--json")
     rows = document["measurements"]
     assert [(row["activation"], row["pack"]) for row in rows] == [
         *(("relu", 1), ("adarelu", 1)),
@@ -130,6 +133,8 @@ def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path)
     assert adarelu["training_step_over_relu"]["median"] == pytest.approx(rates[0] / rates[1])
     assert relu["training_step_over_relu"] is None
     assert packed["training_over_smaller_pack"]["median"] > 0
+    over = packed["training_images_per_second"]["median"] / rates[2]
+    assert packed["training_median_over_plain_loops"] == pytest.approx(over)
     kept = Measurements.read(Home(here.home))
     assert len(kept.measurements) == 3
     one = kept.under(Conditions.model_validate({key: relu[key] for key in Conditions.model_fields}))
@@ -150,7 +155,8 @@ def test_what_is_built_in_is_measured_as_a_table(here: Command) -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     rows = [line[:2] for line in lines if line[:1] == ["vgg16(width=0.0625)"]]
     assert rows == [["vgg16(width=0.0625)", name] for name in ("relu", "silu", "relu,")]
-    assert "Medians of 2 rounds" in done.stdout
+    assert "Medians of 2 rounds in which all take turns: too few for quartiles." in done.stdout
+    assert " to " not in done.stdout
     assert "cpu: vgg16(width=0.0625), fp32, silu" in done.stderr.splitlines()
     assert not here.home.exists()
 
@@ -209,12 +215,14 @@ def test_it_ends_when_the_time_is_over(here: Command) -> None:
         (["--activation", "relu", "--activation", "relu"], "relu is listed 2 times"),
         (["--batch-size", "0"], "training.batch_size"),
         (["--pack", "two"], "--pack two: give auto, or a number from 1 to 64"),
+        (["--pack", "\u0664"], "give auto, or a number from 1 to 64"),
+        (["--pack", "1" * 5000], "give auto, or a number from 1 to 64"),
         (["--gpus", "all"], "this machine has no NVIDIA GPU"),
         (["--study", "nowhere.toml"], "there is no such study file"),
         (["--study", "nowhere.toml", "--network", "vgg16"], "change them with --set"),
         (["--set", "training.epochs=1"], "name one with --study"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
 @pytest.mark.long
 def test_what_cannot_be_measured_is_one_line(
@@ -443,6 +451,55 @@ def test_packs_on_a_gpu(tmp_path: Path) -> None:
     assert [row["pack"] for row in rows][:2] == [1, 2]
     gains = [row["training_over_smaller_pack"]["median"] for row in rows[1:]]
     assert all(gain > GAIN for gain in gains[:-1])
+
+
+# What is shown
+
+
+def shown_of(*said: Measured) -> tuple[str, list[Any]]:
+    """What is printed of an arm and a plain loop that a process measured, and its JSON's rows."""
+    amount = {"packs": [], "rounds": None, "seconds": None}
+    order = Order(groups=[small_group(), small_group()], threads=1, loaders=0, **amount)
+    found = results_of(CPU, order, [Begun(versions={"torch": "2"}), *said], DAY)
+    report = Report([found], DAY)
+    return as_table(report), json.loads(as_json(report))["measurements"]
+
+
+RELU = Measured(group=0, arm=0, training=[100, 110, 120], evaluation=[400, 400, 400])
+PLAIN = Measured(group=0, arm=0, plain=True, training=[50, 55, 60])
+PACK = Measured(
+    **{"group": 0, "arm": 0, "pack": 2, "training": [220, 200], "evaluation": [800, 900]},
+    smaller_pack=[100, 100],
+)
+
+
+def test_a_pack_stands_beside_the_plain_loop() -> None:
+    table, [one, pack] = shown_of(RELU, PLAIN, PACK)
+    assert one["training_over_plain_loop"]["median"] == 2
+    assert one["training_median_over_plain_loops"] is None
+    assert pack["training_median_over_plain_loops"] == pytest.approx(210 / 55)
+    [row] = [line for line in table.splitlines() if " 2  " in line]
+    assert row.split()[-5:] == ["2", "210", "850", "3.82", "2.10"]
+    assert "A pack over the plain loop's: its median over the other's" in table
+
+
+def test_where_no_plain_loop_was_measured_no_pack_stands_beside_it() -> None:
+    table, [_, pack] = shown_of(RELU, PACK)
+    assert pack["training_median_over_plain_loops"] is None
+    [row] = [line for line in table.splitlines() if " 2  " in line]
+    assert row.split()[-5:] == ["2", "210", "850", "-", "2.10"]
+    assert "A pack over" not in table
+
+
+def test_quartiles_are_shown_of_three_rounds_or_more() -> None:
+    table, _ = shown_of(RELU, PLAIN)
+    assert "110 (105 to 115)" in table
+    assert "Medians of 3 rounds in which all take turns, with the quartiles." in table
+    few = RELU.model_copy(update={"group": 1, "training": [70, 80], "evaluation": [300, 300]})
+    table, _ = shown_of(RELU, few)
+    assert "75.0  " in table
+    assert "Medians of 2 to 3 rounds in which all take turns, with the quartiles of 3 or" in table
+    assert "Medians of 2 rounds in which a pack takes turns" in shown_of(RELU, PACK)[0]
 
 
 # What is kept
