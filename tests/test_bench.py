@@ -31,9 +31,9 @@ from adarelu_sweep.benchmarking.measured import (
     bf16_over_fp32,
 )
 from adarelu_sweep.benchmarking.measuring import measure
-from adarelu_sweep.benchmarking.messages import Begun, Group, LeftOut, Measured, Order, Said
+from adarelu_sweep.benchmarking.messages import Begun, Doing, Group, LeftOut, Measured, Order, Said
 from adarelu_sweep.benchmarking.plain_loop import PlainImages
-from adarelu_sweep.benchmarking.results import results_of
+from adarelu_sweep.benchmarking.results import measurement_of, results_of
 from adarelu_sweep.datasets import npz
 from adarelu_sweep.datasets.random_images import random_arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
@@ -80,8 +80,8 @@ def study(**extra: Any) -> Study:
 
 
 @cache
-def small_group() -> Group:
-    [group] = groups_of([study()], Path())
+def small_group(precision: str = "fp32") -> Group:
+    [group] = groups_of([study(training={"precision": precision})], Path())
     return group
 
 
@@ -331,9 +331,10 @@ def said_of(
     networks: Sequence[str] = (NARROW,),
     rounds: int | None = 1,
     seconds: float | None = 60,
+    precision: str = "fp32",
 ) -> list[Said]:
     """What is said of an arm of each activation, measured in this process."""
-    wanted = study_of_built_in(networks, activations, "fp32", 4)
+    wanted = study_of_built_in(networks, activations, precision, 4)
     groups = groups_of([wanted], Path())
     amount = {"rounds": rounds, "seconds": seconds, "turn_seconds": 0.01}
     order = Order(groups=groups, threads=1, loaders=0, packs=packs, **amount)
@@ -400,6 +401,18 @@ def test_packs_have_half_of_a_networks_time(one_thread: None) -> None:
         (2, False, 3),
     ]
     assert not [message for message in said if isinstance(message, LeftOut)]
+
+
+def test_bf16_takes_turns_with_fp32(one_thread: None) -> None:
+    said = said_of(["silu", "relu"], packs=[2], rounds=2, precision="bf16")
+    measured = [message for message in said if isinstance(message, Measured)]
+    assert [(m.arm, m.in_fp32, m.plain, m.pack, len(m.training)) for m in measured] == [
+        *((0, False, False, 1, 2), (1, False, False, 1, 2)),
+        *((1, True, False, 1, 2), (1, False, True, 1, 2)),
+        (1, False, False, 2, 2),
+    ]
+    seen = [message.what for message in said if isinstance(message, Doing)]
+    assert "vgg16(width=0.0625), bf16, relu: the same in fp32" in seen
 
 
 def test_a_part_that_fails_is_named(one_thread: None) -> None:
@@ -481,6 +494,41 @@ def test_a_pack_stands_beside_the_plain_loop() -> None:
     [row] = [line for line in table.splitlines() if " 2  " in line]
     assert row.split()[-5:] == ["2", "210", "850", "3.82", "2.10"]
     assert "A pack over the plain loop's: its median over the other's" in table
+
+
+def test_bf16_stands_beside_fp32(tmp_path: Path) -> None:
+    """It is shown, and kept so that ``launch`` can warn."""
+    order = Order(
+        groups=[small_group("bf16")], threads=1, loaders=0, packs=[], rounds=None, seconds=None
+    )
+    slow = RELU.model_copy(update={"training": [9, 11, 13]})
+    said = [slow, RELU.model_copy(update={"in_fp32": True, "training": [100, 100, 100]}), PLAIN]
+    found = results_of(CPU, order, said, DAY)
+    report = Report([found], DAY)
+    [row] = json.loads(as_json(report))["measurements"]
+    assert row["precision"] == "bf16"
+    assert row["training_over_fp32"]["median"] == pytest.approx(0.11)
+    assert row["training_over_plain_loop"]["median"] == pytest.approx(0.2)
+    assert "bf16 over fp32, training vgg16_bn(width=0.0625) with relu: 0.11 (0.10 to 0.12)." in (
+        " ".join(as_table(report).split())
+    )
+    home = Home(tmp_path)
+    Measurements.keep(home, [measurement_of(CPU, order, one, {}, DAY) for one in said[:2]])
+    relu = small_group("bf16").arms[0]
+    assert bf16_over_fp32(home, conditions().device, relu) == (pytest.approx(0.11), DAY)
+    assert "over fp32" not in shown_of(RELU, PLAIN)[0]
+
+
+@pytest.mark.long
+def test_bf16_is_kept_beside_fp32(here: Command) -> None:
+    call = ("bench", "--network", NARROW, "--activation", "relu", "--precision", "bf16")
+    done = here.run(*call, "--rounds", "1", "--threads", "1", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "bf16 over fp32, training vgg16(width=0.0625) with relu: " in done.stdout
+    [group] = groups_of([study_of_built_in([NARROW], ["relu"], "bf16", 32)], Path())
+    found = bf16_over_fp32(Home(here.home), conditions().device, group.arms[0])
+    assert found
+    assert found[0] > 0
 
 
 def test_where_no_plain_loop_was_measured_no_pack_stands_beside_it() -> None:

@@ -23,6 +23,8 @@ class Result:
     """Seconds of a training step over those of ReLU's; None of that itself."""
     over_smaller_pack: Spread | None = None
     """Training throughput over that of the next smaller pack that was measured."""
+    over_fp32: Spread | None = None
+    """Training throughput over that of the same arm in fp32."""
     pack_over_plain_loop: float | None = None
     """A pack's median training throughput over the plain loop's, which had rounds of its own."""
 
@@ -58,6 +60,8 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
             device.left_out.append(message.what)
         elif isinstance(message, Measured):
             measured.append(message)
+    fp32 = {one.group: one for one in measured if one.in_fp32}
+    measured = [one for one in measured if not one.in_fp32]
     for one in measured:
         group = order.groups[one.group]
         alone = [m for m in measured if m.group == one.group and m.pack == 1]
@@ -84,7 +88,11 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
         relu = next((m for m in alone if _is_reference(m, group)), None)
         over_plain = _ratio(one.training, plain) if plain else None
         over_relu = _ratio(relu.training, one.training) if relu not in (None, one) else None
-        device.results.append(Result(measurement, rounds, over_plain, over_relu))
+        same = fp32.get(one.group) if one.arm == group.reference else None
+        over_fp32 = _ratio(one.training, same.training) if same else None
+        device.results.append(
+            Result(measurement, rounds, over_plain, over_relu, over_fp32=over_fp32)
+        )
     return device
 
 
@@ -103,7 +111,8 @@ def measurement_of(
 
 def _conditions(slot: Slot, order: Order, one: Measured) -> Conditions:
     group = order.groups[one.group]
-    return Conditions.of(slot, group.arms[one.arm], group.shape, one.pack)
+    settings = (group.in_fp32 if one.in_fp32 else None) or group.arms[one.arm]
+    return Conditions.of(slot, settings, group.shape, one.pack)
 
 
 def _is_reference(measured: Measured, group: Group) -> bool:

@@ -81,6 +81,7 @@ def _measurement(result: Result) -> dict[str, Any]:
         "evaluation_images_per_second": one.evaluation_images_per_second.model_dump(),
         "training_over_plain_loop": _dumped(result.over_plain_loop),
         "training_step_over_relu": _dumped(result.step_over_relu),
+        "training_over_fp32": _dumped(result.over_fp32),
         "training_over_smaller_pack": _dumped(result.over_smaller_pack),
         "training_median_over_plain_loops": result.pack_over_plain_loop,
     }
@@ -150,6 +151,13 @@ def _alone(title: str, results: list[Result], plain: list[PlainResult]) -> Table
             "The plain loop: PyTorch as it is usually written, eager, with a DataLoader of "
             f"{count(plain[0].loaders, 'process', 'processes')}."
         )
+    for result in results:
+        if result.over_fp32:
+            arm = result.measurement.conditions
+            notes.append(
+                f"{arm.precision} over fp32, training {arm.network} with {arm.activation}: "
+                f"{_ratio(result.over_fp32, result.rounds)}."
+            )
     return Table("bench", title, columns, rows, notes)
 
 
