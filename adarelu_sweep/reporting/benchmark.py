@@ -186,11 +186,12 @@ def _packs(title: str, results: list[Result], alone: list[Result]) -> Table:
                 _ratio(result.over_smaller_pack, result.rounds),
             ]
         )
-    notes = [_rounds(results, "in which a pack takes turns with the next smaller one")]
+    turns = _rounds(results, "in which a pack takes turns with the next smaller one")
+    notes = [f"{turns} One alone stands here as in the table above."]
     if any(result.pack_over_plain_loop for result in results):
         notes.append(
-            "A pack over the plain loop's: its median over the other's, of other rounds, "
-            "those of the table above."
+            "Over the plain loop's, a pack's is a ratio of medians: the plain loop has its turns "
+            "in the rounds of the table above."
         )
     return Table("bench_packs", f"In packs, {title}", columns, rows, notes)
 
