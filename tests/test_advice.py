@@ -168,7 +168,7 @@ def test_bf16_that_is_emulated_is_told_of(
     assert (told is not None) == (has is False)
     if told:
         assert told.startswith(f"bf16 on this processor ({processor_name()}): it has no ")
-        assert told.endswith(f": {BENCH}, and again with --set training.precision=fp32")
+        assert told.endswith(f": measure both: {BENCH}")
     assert bf16_warning(study(), [CPU], home, BENCH) is None
     assert bf16_warning(wanted, [GPU], home, BENCH) is None
     assert bf16_warning(wanted, [Slot(0, 1, node="other")], home, BENCH) is None
@@ -203,7 +203,7 @@ def test_a_search_that_tries_bf16(home: Home, monkeypatch: pytest.MonkeyPatch) -
     wanted = study_of(document | {"search": search | {"space": space}}, "here")
     told = bf16_warning(wanted, [CPU], home, BENCH)
     assert told
-    assert told.endswith("again with --set training.precision=bf16")
+    assert told.endswith(f": measure both: {BENCH} --set training.precision=bf16")
 
 
 def test_validate_launch_and_resume_warn_of_bf16_where_it_is_emulated(

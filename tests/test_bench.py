@@ -1,5 +1,6 @@
 """``bench``: what is measured, what is kept of it, and what follows for a study."""
 
+import json
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,9 @@ from adarelu_sweep.benchmarking.measured import (
     bf16_over_fp32,
 )
 from adarelu_sweep.benchmarking.measuring import measure
-from adarelu_sweep.benchmarking.messages import Group, LeftOut, Measured, Order, Said
+from adarelu_sweep.benchmarking.messages import Begun, Doing, Group, LeftOut, Measured, Order, Said
 from adarelu_sweep.benchmarking.plain_loop import PlainImages
+from adarelu_sweep.benchmarking.results import measurement_of, results_of
 from adarelu_sweep.datasets import npz
 from adarelu_sweep.datasets.random_images import random_arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
@@ -41,6 +43,7 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu, list_gpus, recorded
 from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
 from adarelu_sweep.studies.reading import study_of
 from adarelu_sweep.studies.schema import Study
 from adarelu_sweep.training.registry import AUGMENTATIONS
@@ -77,8 +80,8 @@ def study(**extra: Any) -> Study:
 
 
 @cache
-def small_group() -> Group:
-    [group] = groups_of([study()], Path())
+def small_group(precision: str = "fp32") -> Group:
+    [group] = groups_of([study(training={"precision": precision})], Path())
     return group
 
 
@@ -109,7 +112,7 @@ def measurement(
 def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path) -> None:
     """With a process that measures; ``validate`` then knows how long the study takes."""
     arguments = ("--study", study_file, "--threads", "1", "--workers", "1", "--rounds", "1")
-    document = here.json("bench", *arguments, "--pack", "2", "--format", "json")
+    document = here.json("bench", *arguments, "--pack", "2", "--json")
     rows = document["measurements"]
     assert [(row["activation"], row["pack"]) for row in rows] == [
         *(("relu", 1), ("adarelu", 1)),
@@ -130,6 +133,8 @@ def test_a_study_is_measured_kept_and_estimated(here: Command, study_file: Path)
     assert adarelu["training_step_over_relu"]["median"] == pytest.approx(rates[0] / rates[1])
     assert relu["training_step_over_relu"] is None
     assert packed["training_over_smaller_pack"]["median"] > 0
+    over = packed["training_images_per_second"]["median"] / rates[2]
+    assert packed["training_median_over_plain_loops"] == pytest.approx(over)
     kept = Measurements.read(Home(here.home))
     assert len(kept.measurements) == 3
     one = kept.under(Conditions.model_validate({key: relu[key] for key in Conditions.model_fields}))
@@ -150,7 +155,8 @@ def test_what_is_built_in_is_measured_as_a_table(here: Command) -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     rows = [line[:2] for line in lines if line[:1] == ["vgg16(width=0.0625)"]]
     assert rows == [["vgg16(width=0.0625)", name] for name in ("relu", "silu", "relu,")]
-    assert "Medians of 2 rounds" in done.stdout
+    assert "Medians of 2 rounds in which all take turns: too few for quartiles." in done.stdout
+    assert " to " not in done.stdout
     assert "cpu: vgg16(width=0.0625), fp32, silu" in done.stderr.splitlines()
     assert not here.home.exists()
 
@@ -209,12 +215,14 @@ def test_it_ends_when_the_time_is_over(here: Command) -> None:
         (["--activation", "relu", "--activation", "relu"], "relu is listed 2 times"),
         (["--batch-size", "0"], "training.batch_size"),
         (["--pack", "two"], "--pack two: give auto, or a number from 1 to 64"),
+        (["--pack", "\u0664"], "give auto, or a number from 1 to 64"),
+        (["--pack", "1" * 5000], "give auto, or a number from 1 to 64"),
         (["--gpus", "all"], "this machine has no NVIDIA GPU"),
         (["--study", "nowhere.toml"], "there is no such study file"),
         (["--study", "nowhere.toml", "--network", "vgg16"], "change them with --set"),
         (["--set", "training.epochs=1"], "name one with --study"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
 @pytest.mark.long
 def test_what_cannot_be_measured_is_one_line(
@@ -323,9 +331,10 @@ def said_of(
     networks: Sequence[str] = (NARROW,),
     rounds: int | None = 1,
     seconds: float | None = 60,
+    precision: str = "fp32",
 ) -> list[Said]:
     """What is said of an arm of each activation, measured in this process."""
-    wanted = study_of_built_in(networks, activations, "fp32", 4)
+    wanted = study_of_built_in(networks, activations, precision, 4)
     groups = groups_of([wanted], Path())
     amount = {"rounds": rounds, "seconds": seconds, "turn_seconds": 0.01}
     order = Order(groups=groups, threads=1, loaders=0, packs=packs, **amount)
@@ -393,6 +402,18 @@ def test_with_all_the_time_packs_grow_until_that_does_not_help(one_thread: None)
     assert not [message for message in said if isinstance(message, LeftOut)]
 
 
+def test_bf16_takes_turns_with_fp32(one_thread: None) -> None:
+    said = said_of(["silu", "relu"], packs=[2], rounds=2, precision="bf16")
+    measured = [message for message in said if isinstance(message, Measured)]
+    assert [(m.arm, m.in_fp32, m.plain, m.pack, len(m.training)) for m in measured] == [
+        *((0, False, False, 1, 2), (1, False, False, 1, 2)),
+        *((1, True, False, 1, 2), (1, False, True, 1, 2)),
+        (1, False, False, 2, 2),
+    ]
+    seen = [message.what for message in said if isinstance(message, Doing)]
+    assert "vgg16(width=0.0625), bf16, relu: the same in fp32" in seen
+
+
 def test_a_part_that_fails_is_named(one_thread: None) -> None:
     with pytest.raises(RuntimeError) as raised:
         said_of(["tests.test_bench:Faulty"], packs=[])
@@ -442,6 +463,90 @@ def test_packs_on_a_gpu(tmp_path: Path) -> None:
     assert [row["pack"] for row in rows][:2] == [1, 2]
     gains = [row["training_over_smaller_pack"]["median"] for row in rows[1:]]
     assert all(gain > GAIN for gain in gains[:-1])
+
+
+# What is shown
+
+
+def shown_of(*said: Measured) -> tuple[str, list[Any]]:
+    """What is printed of an arm and a plain loop that a process measured, and its JSON's rows."""
+    amount = {"packs": [], "rounds": None, "seconds": None}
+    order = Order(groups=[small_group(), small_group()], threads=1, loaders=0, **amount)
+    found = results_of(CPU, order, [Begun(versions={"torch": "2"}), *said], DAY)
+    report = Report([found], DAY)
+    return as_table(report), json.loads(as_json(report))["measurements"]
+
+
+RELU = Measured(group=0, arm=0, training=[100, 110, 120], evaluation=[400, 400, 400])
+PLAIN = Measured(group=0, arm=0, plain=True, training=[50, 55, 60])
+PACK = Measured(
+    **{"group": 0, "arm": 0, "pack": 2, "training": [220, 200], "evaluation": [800, 900]},
+    smaller_pack=[100, 100],
+)
+
+
+def test_a_pack_stands_beside_the_plain_loop() -> None:
+    table, [one, pack] = shown_of(RELU, PLAIN, PACK)
+    assert one["training_over_plain_loop"]["median"] == 2
+    assert one["training_median_over_plain_loops"] is None
+    assert pack["training_median_over_plain_loops"] == pytest.approx(210 / 55)
+    [row] = [line for line in table.splitlines() if " 2  " in line]
+    assert row.split()[-5:] == ["2", "210", "850", "3.82", "2.10"]
+    assert "Over the plain loop's, a pack's is a ratio of medians" in table
+
+
+def test_bf16_stands_beside_fp32(tmp_path: Path) -> None:
+    """It is shown, and kept so that ``launch`` can warn."""
+    order = Order(
+        groups=[small_group("bf16")], threads=1, loaders=0, packs=[], rounds=None, seconds=None
+    )
+    slow = RELU.model_copy(update={"training": [9, 11, 13]})
+    said = [slow, RELU.model_copy(update={"in_fp32": True, "training": [100, 100, 100]}), PLAIN]
+    found = results_of(CPU, order, said, DAY)
+    report = Report([found], DAY)
+    [row] = json.loads(as_json(report))["measurements"]
+    assert row["precision"] == "bf16"
+    assert row["training_over_fp32"]["median"] == pytest.approx(0.11)
+    assert row["training_over_plain_loop"]["median"] == pytest.approx(0.2)
+    assert "bf16 over fp32, training vgg16_bn(width=0.0625) with relu: 0.11 (0.10 to 0.12)." in (
+        " ".join(as_table(report).split())
+    )
+    home = Home(tmp_path)
+    Measurements.keep(home, [measurement_of(CPU, order, one, {}, DAY) for one in said[:2]])
+    relu = small_group("bf16").arms[0]
+    assert bf16_over_fp32(home, conditions().device, relu) == (pytest.approx(0.11), DAY)
+    assert "over fp32" not in shown_of(RELU, PLAIN)[0]
+
+
+@pytest.mark.long
+def test_bf16_is_kept_beside_fp32(here: Command) -> None:
+    call = ("bench", "--network", NARROW, "--activation", "relu", "--precision", "bf16")
+    done = here.run(*call, "--rounds", "1", "--threads", "1", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "bf16 over fp32, training vgg16(width=0.0625) with relu: " in done.stdout
+    [group] = groups_of([study_of_built_in([NARROW], ["relu"], "bf16", 32)], Path())
+    found = bf16_over_fp32(Home(here.home), conditions().device, group.arms[0])
+    assert found
+    assert found[0] > 0
+
+
+def test_where_no_plain_loop_was_measured_no_pack_stands_beside_it() -> None:
+    table, [_, pack] = shown_of(RELU, PACK)
+    assert pack["training_median_over_plain_loops"] is None
+    [row] = [line for line in table.splitlines() if " 2  " in line]
+    assert row.split()[-5:] == ["2", "210", "850", "-", "2.10"]
+    assert "ratio of medians" not in table
+
+
+def test_quartiles_are_shown_of_three_rounds_or_more() -> None:
+    table, _ = shown_of(RELU, PLAIN)
+    assert "110 (105 to 115)" in table
+    assert "Medians of 3 rounds in which all take turns, with the quartiles." in table
+    few = RELU.model_copy(update={"group": 1, "training": [70, 80], "evaluation": [300, 300]})
+    table, _ = shown_of(RELU, few)
+    assert "75.0  " in table
+    assert "Medians of 2 to 3 rounds in which all take turns, with the quartiles of 3 or" in table
+    assert "Medians of 2 rounds in which a pack takes turns" in shown_of(RELU, PACK)[0]
 
 
 # What is kept
@@ -571,8 +676,10 @@ def known(*slots: Slot) -> Measurements:
     )
 
 
-def estimate(wanted: Study, slots: list[Slot], measurements: Measurements) -> Estimate:
-    found = Estimate.of(wanted, slots, measurements, Path())
+def estimate(
+    wanted: Study, slots: list[Slot], measurements: Measurements, pack: int | None = None
+) -> Estimate:
+    found = Estimate.of(wanted, slots, measurements, Path(), pack)
     assert found is not None
     return found
 
@@ -585,6 +692,9 @@ def test_the_estimate_is_epochs_times_images_over_rates() -> None:
     assert str(one) == "about 39 s on 1 slot, as measured here on 2026-11-24"
     two = estimate(study(), [CPU, Slot(1, 1)], known(CPU))
     assert two.seconds == pytest.approx(one.seconds / 2)
+    assert str(two) == (
+        "about 20 s on 2 slots, as if none slowed another, as measured here on 2026-11-24"
+    )
 
 
 def test_the_estimate_of_a_search() -> None:
@@ -610,6 +720,83 @@ def test_slots_of_several_gpus() -> None:
     found = estimate(study(), slots, both)
     assert (found.seconds, found.slots) == (pytest.approx(alone / 3), 4)
     assert Estimate.of(study(), slots, known(slots[0]), Path()) is None
+
+
+CARD = Slot(0, 8, "GPU-0", "GPU 0 (Card)", "Card")
+
+
+def in_packs(slot: Slot, *sizes: int) -> Measurements:
+    """Packs of both arms, that do as many times what one does, beside what is ``known``."""
+    return known(slot).with_newer(
+        measurement(conditions(slot, activation, size), rate * size, 400.0 * size)
+        for activation, rate in {"relu": 100.0, "adarelu": 50.0}.items()
+        for size in sizes
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "pack", "gain"),
+    [
+        (1, None, 1),
+        (3, None, 2),
+        (4, None, 2),
+        (8, None, 8),
+        (9, None, 9 / (1 + 1)),  # the ninth goes alone
+        (12, None, 12 / (1 + 4 / 2)),
+        (8, 1, 1),
+        (8, 2, 2),
+        (8, 3, 2),
+        (8, 64, 8),
+    ],
+)
+def test_packs_are_of_the_size_asked_for_and_of_the_seeds_there_are(
+    seeds: int, pack: int | None, gain: float
+) -> None:
+    """Packs of 2 and of 8 were measured: 3 to 7 trials at once have the pace of 2."""
+    matrix = study().matrix.model_copy(update={"seeds": list(range(seeds))})
+    wanted = study().model_copy(update={"matrix": matrix})
+    found = estimate(wanted, [CARD], in_packs(CARD, 2, 8), pack)
+    assert found.seconds / found.seconds_in_packs == pytest.approx(gain)
+    assert (" in packs of " in str(found)) == (gain > 1)
+    if pack and pack > 1:
+        assert f" in packs of up to {pack} (" in str(found)
+
+
+def test_where_only_larger_packs_were_measured_an_arm_goes_alone() -> None:
+    found = estimate(study(), [CARD], in_packs(CARD, 4))
+    assert found.seconds_in_packs == found.seconds
+
+
+def test_a_pack_is_no_larger_than_a_slots_share_of_the_trials() -> None:
+    """Two arms of two seeds on four GPUs: one trial for each."""
+    slots = [Slot(index, 1, f"GPU-{index}", "", "Card") for index in range(4)]
+    found = estimate(study(), slots, in_packs(CARD, 2))
+    assert found.seconds_in_packs == found.seconds
+    found = estimate(study(), slots[:2], in_packs(CARD, 2))
+    assert found.seconds_in_packs == pytest.approx(found.seconds / 2)
+
+
+def test_packs_on_a_cpu_count_where_they_are_asked_for() -> None:
+    found = estimate(study(), [CPU], in_packs(CPU, 2))
+    assert found.seconds_in_packs == found.seconds
+    asked = estimate(study(), [CPU], in_packs(CPU, 2), 2)
+    assert asked.seconds_in_packs == pytest.approx(found.seconds / 2)
+
+
+def test_a_pack_that_is_asked_for_may_be_slower() -> None:
+    slower = [measurement(conditions(CPU, name, 2), 25, 200) for name in ("relu", "adarelu")]
+    found = estimate(study(), [CPU], known(CPU).with_newer(slower), 2)
+    assert found.seconds_in_packs > found.seconds
+    assert str(found).startswith("about 2 min on 1 slot in packs of up to 2 (39 s without), ")
+
+
+def test_a_search_goes_one_by_one_and_its_confirmation_in_packs() -> None:
+    space = {"training.optimizer.lr": {"low": 0.01, "high": 0.1}}
+    search = {"trials": 5, "validation_fraction": 0.1, "confirm_seeds": 4, "space": space}
+    found = estimate(study(search=search), [CARD], in_packs(CARD, 4))
+    searched = 5 * 3 * (180 / 100 + 20 / 400) + 5 * 3 * (180 / 50 + 20 / 400)
+    confirmed = 4 * 3 * (200 / 100 + 100 / 400) + 4 * 3 * (200 / 50 + 100 / 400)
+    assert found.seconds_in_packs == pytest.approx(searched + confirmed / 4)
 
 
 def test_the_estimate_in_packs_and_its_date() -> None:
@@ -698,8 +885,12 @@ def test_how_long_it_takes_is_known_or_how_to_know_it(tmp_path: Path) -> None:
 def test_validate_says_how_long_it_takes(here: Command, study_file: Path) -> None:
     home = Home(here.home)
     home.create()
-    Measurements.keep(home, known(make_slots([], 1, available_cores())[0]).measurements)
-    call = ("validate", study_file, "--set", "data.train_limit=200", "--set", "training.epochs=9")
-    assert (
-        "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"
-    ) in here.succeed(*call)
+    slot = make_slots([], 1, available_cores())[0]
+    Measurements.keep(home, in_packs(slot, 2).measurements)
+    call = ("validate", study_file, "--workers", "1", "--set", "data.train_limit=200")
+    call += ("--set", "training.epochs=9")
+    alone = "  time         about 2 min on 1 slot, as measured here on 2026-11-24\n"
+    assert alone in here.succeed(*call)
+    assert alone in here.succeed(*call, "--pack", "1")
+    packed = "  time         about 58 s on 1 slot in packs of up to 2 (2 min without), as measured"
+    assert packed in here.succeed(*call, "--pack", "2")

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -35,7 +36,7 @@ from adarelu_sweep.operating.sweep import Machine
 from adarelu_sweep.placing.claims import Claims
 from adarelu_sweep.placing.gpus import Gpu, recorded
 from adarelu_sweep.secrets import concealed, password_in, without_password
-from adarelu_sweep.studies.reading import read_study
+from adarelu_sweep.studies.reading import read_study, study_of
 from adarelu_sweep.studies.record import StudyRecord
 from adarelu_sweep.tracking import authentication
 from adarelu_sweep.tracking.address import (
@@ -489,10 +490,11 @@ def test_studies_of_a_home_keep_out_of_each_others_gpus(
     listing.write_text(recorded(gpus))
     monkeypatch.setenv("ADARELU_SWEEP_GPU_LISTING", str(listing))
     home = Home(tmp_path / "home")
+    study = study_of(tomllib.loads(STUDY), "small.toml")
 
     def slots(claims: Claims, request: str | None) -> tuple[set[str | None], str]:
         said = StringIO()
-        found = Machine(gpus=request).slots(None, Console(file=said), claims)
+        found = Machine(gpus=request).slots(study, None, Console(file=said), claims)
         return {slot.gpu for slot in found}, said.getvalue()
 
     with Claims(home, "first") as first, Claims(home, "second") as second:

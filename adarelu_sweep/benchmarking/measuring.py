@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import count
 from math import ceil, inf
 from statistics import median
+from typing import Final, Literal
 
 import torch
 
@@ -47,6 +48,10 @@ _LARGEST_PACK = 64
 _NO_TIME = "the time was over"
 _ALONE = 0.5  # of a group's time, more rounds than two end, if there are packs after that
 _EVALUATION = 1 / 3  # of the time of a training step on as many images: no backward pass
+_PLAIN: Final = "the plain loop"
+_FP32: Final = "in fp32"
+_Key = int | Literal["the plain loop", "in fp32"]
+"""What takes turns: the number of an arm, or what the reference is compared with."""
 
 
 def measure(order: Order, device: torch.device, say: Callable[[Said], None]) -> None:
@@ -132,14 +137,14 @@ class _GroupSession:
         """
         group = self._group
         contestants = self._contestants()
-        training: dict[int | None, list[float]] = {key: [] for key in contestants}
-        evaluation: dict[int | None, list[float]] = {key: [] for key in contestants}
+        training: dict[_Key, list[float]] = {key: [] for key in contestants}
+        evaluation: dict[_Key, list[float]] = {key: [] for key in contestants}
         least, most = _ROUNDS
         for number in self._rounds(least, most, self._ends_alone):
             self._say(Doing(what=f"{group.label}: {len(contestants)} in turn, round {number + 1}"))
             in_turn = list(contestants.items())
             for key, contestant in reversed(in_turn) if number % 2 else in_turn:
-                with self._blamed(group.arms[group.reference if key is None else key]):
+                with self._blamed(self._settings(key)):
                     training[key].append(contestant.train(self._batches))
                     if isinstance(contestant, Lanes):
                         evaluation[key].append(contestant.evaluate(self._evaluated))
@@ -147,8 +152,9 @@ class _GroupSession:
             self._say(
                 Measured(
                     group=self._number,
-                    arm=group.reference if key is None else key,
-                    plain=key is None,
+                    arm=key if isinstance(key, int) else group.reference,
+                    plain=key == _PLAIN,
+                    in_fp32=key == _FP32,
                     training=training[key],
                     evaluation=evaluation[key],
                 )
@@ -156,32 +162,57 @@ class _GroupSession:
         reference = contestants.get(group.reference)
         return reference if isinstance(reference, Lanes) else None
 
-    def _contestants(self) -> dict[int | None, Lanes | PlainLoop]:
-        """Return the arms and, as None, the plain loop, for which there is memory and time.
+    def _contestants(self) -> dict[_Key, Lanes | PlainLoop]:
+        """Return the arms and what the reference is compared with, as memory and time allow.
 
-        The reference and the plain loop come first. There is time for another if all can then still
+        The reference and the latter come first. There is time for another if all can then still
         take turns twice: an arm is worth more than more rounds and packs, as without it nothing is
         known of how long a study takes.
         """
         group = self._group
         reference, least = group.reference, _ROUNDS[0]
+        others = [arm for arm in range(len(group.arms)) if arm != reference]
+        keys: list[_Key] = [reference, *self._compared(), *others]
         takes = 0.0
-        ready: dict[int | None, Lanes | PlainLoop] = {}
-        for key in (reference, None, *(arm for arm in range(len(group.arms)) if arm != reference)):
+        ready: dict[_Key, Lanes | PlainLoop] = {}
+        for key in keys:
             turns = self._turns(least, len(ready) + 1)
-            settings = group.arms[reference if key is None else key]
-            own = ": the plain loop" if key is None else f", {settings.activation.label}"
+            what = self._what(key)
             if key != reference and not self._in_time(self._lane_takes + turns, self._ends):
-                self._say(LeftOut(what=f"{group.label}{own}: {_NO_TIME}"))
+                self._say(LeftOut(what=f"{what}: {_NO_TIME}"))
                 continue
-            contestant = self._plain_loop(settings) if key is None else self._ready(settings)
+            settings = self._settings(key)
+            plain = key == _PLAIN
+            contestant = self._plain_loop(settings) if plain else self._ready(settings, what)
             if contestant:
                 ready[key] = contestant
             if key == reference:
                 takes = self._lane_takes
         self._lane_takes = takes  # the packs are of the reference
-        arms = {key: ready[key] for key in range(len(group.arms)) if key in ready}
-        return arms | ready  # in the order of the study, the plain loop last
+        arms: dict[_Key, Lanes | PlainLoop] = {
+            key: ready[key] for key in range(len(group.arms)) if key in ready
+        }
+        return arms | ready  # in the order of the study, what the reference is compared with last
+
+    def _compared(self) -> Iterator[_Key]:
+        """Yield what the reference is compared with: on a CPU bf16, which may be emulated, too."""
+        if self._group.in_fp32 and not self._on_gpu:
+            yield _FP32
+        yield _PLAIN
+
+    def _settings(self, key: _Key) -> TrialSettings:
+        """Return what a contestant is trained with."""
+        if isinstance(key, int):
+            return self._group.arms[key]
+        reference = self._group.arms[self._group.reference]
+        return (self._group.in_fp32 or reference) if key == _FP32 else reference
+
+    def _what(self, key: _Key) -> str:
+        """Return what a contestant is called."""
+        if key == _PLAIN:
+            return f"{self._group.label}: {_PLAIN}"
+        label = f"{self._group.label}, {self._settings(key).activation.label}"
+        return f"{label}: the same in fp32" if key == _FP32 else label
 
     def _turns(self, rounds: int, contestants: int) -> float:
         """Return about how long it takes until each has had so many turns."""
@@ -256,9 +287,8 @@ class _GroupSession:
         """Return how many batches of an evaluation each network of a pack has in a turn."""
         return max(self._evaluated // size, min(self._evaluated, _LEAST_EVALUATED))
 
-    def _ready(self, settings: TrialSettings) -> Lanes | None:
+    def _ready(self, settings: TrialSettings, what: str) -> Lanes | None:
         """Return an arm's network, warm; None where there is no memory for it."""
-        what = f"{self._group.label}, {settings.activation.label}"
         self._say(Doing(what=what))
         with self._blamed(settings), self._room_for(what):
             began = time.monotonic()
@@ -270,7 +300,7 @@ class _GroupSession:
         return None
 
     def _plain_loop(self, settings: TrialSettings) -> PlainLoop | None:
-        what = f"{self._group.label}: the plain loop"
+        what = self._what(_PLAIN)
         self._say(Doing(what=what))
         bf16 = settings.training.precision == "bf16"
         loaders = self._order.loaders

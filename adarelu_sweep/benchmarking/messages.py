@@ -18,6 +18,15 @@ class Group(BaseModel):
     """Which of them the plain loop trains, and is measured in packs."""
 
     @property
+    def in_fp32(self) -> TrialSettings | None:
+        """The reference in fp32, which bf16 is compared with; None where it is trained in that."""
+        reference = self.arms[self.reference]
+        if reference.training.precision == "fp32":
+            return None
+        training = reference.training.model_copy(update={"precision": "fp32"})
+        return reference.model_copy(update={"training": training})
+
+    @property
     def label(self) -> str:
         """What they have in common, in words."""
         training = self.arms[0].training
@@ -63,6 +72,8 @@ class Measured(BaseModel):
     arm: int
     plain: bool = False
     """Whether the plain loop trained the arm."""
+    in_fp32: bool = False
+    """Whether the arm, which is the reference, was trained as ``Group.in_fp32`` instead."""
     pack: int = 1
     training: list[float]
     evaluation: list[float] = []

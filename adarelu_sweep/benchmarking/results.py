@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from statistics import median
 
 from adarelu_sweep.benchmarking.cases import REFERENCE
 from adarelu_sweep.benchmarking.measured import Conditions, Measurement, Spread
@@ -12,7 +13,7 @@ from adarelu_sweep.launching.launcher import Slot
 
 @dataclass(frozen=True)
 class Result:
-    """An arm alone or in packs; every ratio is one of turns in the same round."""
+    """An arm alone or in packs; every ratio but one is of turns in the same round."""
 
     measurement: Measurement
     rounds: int
@@ -22,6 +23,10 @@ class Result:
     """Seconds of a training step over those of ReLU's; None of that itself."""
     over_smaller_pack: Spread | None = None
     """Training throughput over that of the next smaller pack that was measured."""
+    over_fp32: Spread | None = None
+    """Training throughput over that of the same arm in fp32."""
+    pack_over_plain_loop: float | None = None
+    """A pack's median training throughput over the plain loop's, which had rounds of its own."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
             device.left_out.append(message.what)
         elif isinstance(message, Measured):
             measured.append(message)
+    fp32 = {one.group: one for one in measured if one.in_fp32}
+    measured = [one for one in measured if not one.in_fp32]
     for one in measured:
         group = order.groups[one.group]
         alone = [m for m in measured if m.group == one.group and m.pack == 1]
@@ -65,15 +72,27 @@ def results_of(slot: Slot, order: Order, said: Iterable[Said], today: date) -> D
             device.plain.append(PlainResult(conditions, order.loaders, spread, rounds))
             continue
         measurement = measurement_of(slot, order, one, device.versions, today)
+        plain = next((m.training for m in alone if m.plain), None)
         if one.pack > 1:
             gain = _ratio(one.training, one.smaller_pack)
-            device.results.append(Result(measurement, rounds, over_smaller_pack=gain))
+            over_plain_loop = median(one.training) / median(plain) if plain else None
+            device.results.append(
+                Result(
+                    measurement,
+                    rounds,
+                    over_smaller_pack=gain,
+                    pack_over_plain_loop=over_plain_loop,
+                )
+            )
             continue
-        plain = next((m.training for m in alone if m.plain), None)
         relu = next((m for m in alone if _is_reference(m, group)), None)
         over_plain = _ratio(one.training, plain) if plain else None
         over_relu = _ratio(relu.training, one.training) if relu not in (None, one) else None
-        device.results.append(Result(measurement, rounds, over_plain, over_relu))
+        same = fp32.get(one.group) if one.arm == group.reference else None
+        over_fp32 = _ratio(one.training, same.training) if same else None
+        device.results.append(
+            Result(measurement, rounds, over_plain, over_relu, over_fp32=over_fp32)
+        )
     return device
 
 
@@ -92,7 +111,8 @@ def measurement_of(
 
 def _conditions(slot: Slot, order: Order, one: Measured) -> Conditions:
     group = order.groups[one.group]
-    return Conditions.of(slot, group.arms[one.arm], group.shape, one.pack)
+    settings = (group.in_fp32 if one.in_fp32 else None) or group.arms[one.arm]
+    return Conditions.of(slot, settings, group.shape, one.pack)
 
 
 def _is_reference(measured: Measured, group: Group) -> bool:

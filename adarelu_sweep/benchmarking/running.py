@@ -42,7 +42,7 @@ class Effort:
     """How many turns each has, if there is time. None: as many as there is time for."""
     seconds: float | None
     """About how long each device is measured, without imports. None: as long as the rounds take,
-    or a minute or two where their number is not given."""
+    or some minutes where their number is not given."""
     loaders: int
     """Processes of the plain loop's DataLoader."""
 

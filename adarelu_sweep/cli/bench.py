@@ -69,7 +69,7 @@ from adarelu_sweep.cli import options
     type=click.IntRange(min=1),
     metavar="S",
     help="About how long each kind of device is measured; what there is no time for is left out.  "
-    "[default: a minute or two; as long as it takes with --rounds]",
+    "[default: some minutes; as long as it takes with --rounds]",
 )
 @options.data_option
 @click.option(
@@ -78,8 +78,9 @@ from adarelu_sweep.cli import options
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="What to print.",
+    help="What to print; json is --json.",
 )
+@options.json_option
 @click.option("--no-save", is_flag=True, help="Do not keep what is measured in the home.")
 def bench_command(
     home: Path | None,
@@ -97,6 +98,7 @@ def bench_command(
     seconds: int | None,
     data_dir: str | None,
     style: str,
+    as_json: bool,
     no_save: bool,
 ) -> None:
     """Measure how fast each device of this machine trains and evaluates.
@@ -116,7 +118,7 @@ def bench_command(
     from adarelu_sweep.operating.outline import plug_ins
     from adarelu_sweep.placing.gpus import choose_gpus
     from adarelu_sweep.placing.slots import available_cores, slots_for
-    from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
+    from adarelu_sweep.reporting import benchmark
     from adarelu_sweep.studies.reading import read_study
 
     effort = Effort(_sizes(packs), rounds, seconds, loaders=min(4, available_cores()))
@@ -153,22 +155,21 @@ def bench_command(
     with _telling() as tell:
         devices = measure_devices(slots, groups, effort, today, tell, keep)
     newer = [one.measurement for device in devices for one in device.results]
-    report = Report(devices, today)
+    report = benchmark.Report(devices, today)
     if study_file is not None:
         known = Measurements() if no_save else Measurements.read(here)
         estimate = Estimate.of(study, slots, known.with_newer(newer), data_folder)
-        report = Report(devices, today, study.name, estimate)
-    click.echo(as_json(report) if style == "json" else as_table(report), nl=False)
+        report = benchmark.Report(devices, today, study.name, estimate)
+    written = benchmark.as_json if as_json or style == "json" else benchmark.as_table
+    click.echo(written(report), nl=False)
 
 
 def _sizes(packs: Sequence[str]) -> list[int] | None:
     """Return the sizes of packs that were asked for, beside 1; None for auto."""
-    if not packs or "auto" in packs:
-        return None
-    for given in packs:
-        if not given.isdecimal() or not 1 <= int(given) <= 64:
-            raise click.UsageError(f"--pack {given}: give auto, or a number from 1 to 64")
-    return sorted({int(given) for given in packs} - {1})
+    from adarelu_sweep.placing.packing import AUTO, pack_size
+
+    sizes = {size for given in packs if (size := pack_size(given)) is not None}
+    return None if not sizes or AUTO in sizes else sorted(sizes - {1})
 
 
 @contextmanager

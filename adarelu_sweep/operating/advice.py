@@ -60,11 +60,10 @@ def bf16_warning(study: Study, slots: list[Slot], home: Home, bench: str) -> str
             f"here on {day}"
         )
     if None in found and has_bf16() is False:
-        other = "fp32" if study.training.precision == "bf16" else "bf16"
+        change = "" if study.training.precision == "bf16" else " --set training.precision=bf16"
         return (
             f"bf16 on this processor ({name}): it has no instructions for it, and emulated it can "
-            f"take ten times as long as fp32: measure both: {bench}, and again with "
-            f"--set training.precision={other}"
+            f"take ten times as long as fp32: measure both: {bench}{change}"
         )
     return None
 

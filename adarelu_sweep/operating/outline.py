@@ -69,7 +69,8 @@ def outline(
     for slot in slots:
         lines.append(f"  slot {slot.index}       {slot.name}, {count(slot.threads, 'thread')}")
     if home is not None:
-        lines.append(f"  time         {time_needed(study, slots, home, data_folder, bench)}")
+        time = time_needed(study, slots, home, data_folder, bench, pack or None)
+        lines.append(f"  time         {time}")
         packs = pack_lines(study, slots, pack or AUTO, home, bench)
         lines += [f"  packs        {line}" for line in packs]
         if slow := bf16_warning(study, slots, home, bench):

@@ -14,8 +14,11 @@ from adarelu_sweep.benchmarking.measured import Conditions, Spread
 from adarelu_sweep.benchmarking.processor import processor_name
 from adarelu_sweep.benchmarking.results import DeviceResults, PlainResult, Result
 from adarelu_sweep.reporting import render
-from adarelu_sweep.reporting.table import NOTHING, Column, Table
+from adarelu_sweep.reporting.table import NOTHING, Column, Table, fixed
 from adarelu_sweep.wording import count
+
+_QUARTILES_FROM = 3
+"""Rounds; between fewer values lies no half of them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def _measurement(result: Result) -> dict[str, Any]:
         "evaluation_images_per_second": one.evaluation_images_per_second.model_dump(),
         "training_over_plain_loop": _dumped(result.over_plain_loop),
         "training_step_over_relu": _dumped(result.step_over_relu),
+        "training_over_fp32": _dumped(result.over_fp32),
         "training_over_smaller_pack": _dumped(result.over_smaller_pack),
+        "training_median_over_plain_loops": result.pack_over_plain_loop,
     }
 
 
@@ -129,30 +134,37 @@ def _alone(title: str, results: list[Result], plain: list[PlainResult]) -> Table
                 [
                     network,
                     one.conditions.activation,
-                    _rate(one.training_images_per_second),
-                    _rate(one.evaluation_images_per_second),
-                    _ratio(result.over_plain_loop),
-                    _ratio(result.step_over_relu),
+                    _rate(one.training_images_per_second, result.rounds),
+                    _rate(one.evaluation_images_per_second, result.rounds),
+                    _ratio(result.over_plain_loop, result.rounds),
+                    _ratio(result.step_over_relu, result.rounds),
                 ]
             )
         for loop in plain:
             if loop.conditions.network == network:
-                rate = _rate(loop.training_images_per_second)
+                rate = _rate(loop.training_images_per_second, loop.rounds)
                 label = f"{loop.conditions.activation}, plain loop"
                 rows.append([network, label, rate, NOTHING, NOTHING, NOTHING])
-    rounds = min(result.rounds for result in results)
-    notes = [f"Medians of {count(rounds, 'round')} in which all take turns, with the quartiles."]
+    notes = [_rounds(results, "in which all take turns")]
     if plain:
         notes.append(
             "The plain loop: PyTorch as it is usually written, eager, with a DataLoader of "
             f"{count(plain[0].loaders, 'process', 'processes')}."
         )
+    for result in results:
+        if result.over_fp32:
+            arm = result.measurement.conditions
+            notes.append(
+                f"{arm.precision} over fp32, training {arm.network} with {arm.activation}: "
+                f"{_ratio(result.over_fp32, result.rounds)}."
+            )
     return Table("bench", title, columns, rows, notes)
 
 
 def _packs(title: str, results: list[Result], alone: list[Result]) -> Table:
     columns = [Column("network", False), Column("activation", False), Column("pack")]
     columns += [Column("training, in all (images/s)"), Column("evaluation (images/s)")]
+    columns += [Column("training over the plain loop's")]
     columns += [Column("training over the next smaller pack's")]
     packed = {_arm(result) for result in results}
     ones = [result for result in alone if _arm(result) in packed]
@@ -166,12 +178,33 @@ def _packs(title: str, results: list[Result], alone: list[Result]) -> Table:
                 one.conditions.network,
                 one.conditions.activation,
                 str(one.conditions.pack),
-                _rate(one.training_images_per_second),
-                _rate(one.evaluation_images_per_second),
-                _ratio(result.over_smaller_pack),
+                _rate(one.training_images_per_second, result.rounds),
+                _rate(one.evaluation_images_per_second, result.rounds),
+                _ratio(result.over_plain_loop, result.rounds)
+                if one.conditions.pack == 1
+                else fixed(result.pack_over_plain_loop),
+                _ratio(result.over_smaller_pack, result.rounds),
             ]
         )
-    return Table("bench_packs", f"In packs, {title}", columns, rows)
+    turns = _rounds(results, "in which a pack takes turns with the next smaller one")
+    notes = [f"{turns} One alone stands here as in the table above."]
+    if any(result.pack_over_plain_loop for result in results):
+        notes.append(
+            "Over the plain loop's, a pack's is a ratio of medians: the plain loop has its turns "
+            "in the rounds of the table above."
+        )
+    return Table("bench_packs", f"In packs, {title}", columns, rows, notes)
+
+
+def _rounds(results: list[Result], which: str) -> str:
+    """Say what the numbers are, in which rounds, and which of them have quartiles."""
+    numbers = sorted({result.rounds for result in results})
+    least, most = numbers[0], numbers[-1]
+    told = count(most, "round") if least == most else f"{least} to {count(most, 'round')}"
+    if most < _QUARTILES_FROM:
+        return f"Medians of {told} {which}: too few for quartiles."
+    some = "" if least >= _QUARTILES_FROM else f" of {_QUARTILES_FROM} or more"
+    return f"Medians of {told} {which}, with the quartiles{some}."
 
 
 def _arm(result: Result) -> tuple[str, str, str]:
@@ -179,16 +212,18 @@ def _arm(result: Result) -> tuple[str, str, str]:
     return _title(conditions), conditions.network, conditions.activation
 
 
-def _rate(spread: Spread) -> str:
+def _rate(spread: Spread, rounds: int) -> str:
     """Write images per second, with the quartiles."""
     digits = 0 if spread.median >= 100 else 1
-    return _written(spread, digits)
+    return _written(spread, digits, rounds)
 
 
-def _ratio(spread: Spread | None) -> str:
-    return NOTHING if spread is None else _written(spread, 2)
+def _ratio(spread: Spread | None, rounds: int) -> str:
+    return NOTHING if spread is None else _written(spread, 2, rounds)
 
 
-def _written(spread: Spread, digits: int) -> str:
+def _written(spread: Spread, digits: int, rounds: int) -> str:
+    if rounds < _QUARTILES_FROM:
+        return f"{spread.median:.{digits}f}"
     low, high = f"{spread.lower_quartile:.{digits}f}", f"{spread.upper_quartile:.{digits}f}"
     return f"{spread.median:.{digits}f} ({low} to {high})"
