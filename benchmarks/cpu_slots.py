@@ -26,6 +26,7 @@ from adarelu_sweep.launching.local import environment
 from adarelu_sweep.placing.slots import available_cores
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.training.settings import TrialSettings
+from benchmarks.bare import bare_trial
 from benchmarks.machine import machine
 
 IMAGES = 512  # that are trained on, again and again
@@ -65,29 +66,10 @@ def main() -> None:
     print(f"| {options.cores} x 1 thread | over plain | over 1 x {options.cores} |")
     print("| --- " * 9 + "|", flush=True)
     for network, width, activation in product(options.network, options.width, options.activation):
-        row = measured(options, settings(options, network, width, activation))
+        row = measured(
+            options, bare_trial("cifar10", network, width, activation, options.batch_size)
+        )
         print(f"| {network} | {width:g} | {activation} | {row} |", flush=True)
-
-
-def settings(
-    options: argparse.Namespace, network: str, width: float, activation: str
-) -> TrialSettings:
-    """Return what is trained: no probes, as the plain loop has none."""
-    return TrialSettings.model_validate(
-        {
-            "dataset": "cifar10",
-            "network": {"name": network, "width": width},
-            "activation": activation,
-            "seed": 0,
-            "data": {},
-            "training": {
-                "epochs": 1,
-                "batch_size": options.batch_size,
-                "probes": False,
-                "optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.9},
-            },
-        }
-    )
 
 
 def measured(options: argparse.Namespace, wanted: TrialSettings) -> str:

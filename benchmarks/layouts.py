@@ -29,6 +29,7 @@ from adarelu_sweep.training.precision import Precision
 from adarelu_sweep.training.repeating import Repeated
 from adarelu_sweep.training.settings import TrialSettings
 from adarelu_sweep.training.streams import generator
+from benchmarks.bare import bare_trial
 from benchmarks.machine import machine
 
 _WARM_UP = 2  # turns
@@ -156,28 +157,13 @@ def main() -> None:
     print("| width | precision | seeds | in turns | stacked | stacked over turns | quartiles |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for width, precision, seeds in product(options.width, options.precision, options.seeds):
-        row = measured(options, settings(options, width, precision), dataset, seeds)
+        row = measured(
+            options,
+            bare_trial("cifar10", "vgg16_bn", width, "relu", options.batch_size, precision),
+            dataset,
+            seeds,
+        )
         print(f"| {width:g} | {precision} | {seeds} | {row} |", flush=True)
-
-
-def settings(options: argparse.Namespace, width: float, precision: str) -> TrialSettings:
-    """Return what both train: no probes, as the stack has none."""
-    return TrialSettings.model_validate(
-        {
-            "dataset": "cifar10",
-            "network": {"name": "vgg16_bn", "width": width},
-            "activation": "relu",
-            "seed": 0,
-            "data": {},
-            "training": {
-                "epochs": 1,
-                "batch_size": options.batch_size,
-                "precision": precision,
-                "probes": False,
-                "optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.9},
-            },
-        }
-    )
 
 
 def measured(

@@ -19,6 +19,7 @@ from adarelu_sweep.datasets.arrays import Arrays
 from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.datasets.sources import read
 from adarelu_sweep.training.settings import TrialSettings
+from benchmarks.bare import bare_trial
 from benchmarks.machine import machine
 
 
@@ -36,35 +37,20 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     cases = product(options.network, options.precision, options.activation)
     for network, precision, activation in cases:
-        row = measured(options, arrays, settings(options, network, activation, precision), device)
+        row = measured(
+            options,
+            arrays,
+            bare_trial(
+                options.dataset, network, options.width, activation, options.batch_size, precision
+            ),
+            device,
+        )
         print(f"| {network} | {options.width:g} | {activation} | {precision} | {row} |", flush=True)
 
 
 def few(arrays: Arrays, images: int) -> Arrays:
     """Return the first images of a data set, as many as a turn takes."""
     return Arrays(arrays.x_train[:images], arrays.y_train[:images], arrays.x_test, arrays.y_test)
-
-
-def settings(
-    options: argparse.Namespace, network: str, activation: str, precision: str
-) -> TrialSettings:
-    """Return what the package is asked to train: no probes, as the peer has none."""
-    return TrialSettings.model_validate(
-        {
-            "dataset": options.dataset,
-            "network": {"name": network, "width": options.width},
-            "activation": activation,
-            "seed": 0,
-            "data": {},
-            "training": {
-                "epochs": 1,
-                "batch_size": options.batch_size,
-                "precision": precision,
-                "probes": False,
-                "optimizer": {"name": "sgd", "lr": 0.001, "momentum": 0.9},
-            },
-        }
-    )
 
 
 def measured(
