@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from adarelu_sweep.studies.record import StudyRecord
@@ -130,6 +131,13 @@ def runs_of(server: Upstream, record: StudyRecord) -> dict[str, list[Run]]:
     return found
 
 
+def downloaded(client: MlflowClient, run_id: str, target: Path) -> Path:
+    """Fetch a run's artifacts; once more where the server just then ended a connection it kept."""
+    with suppress(MlflowException):
+        return Path(client.download_artifacts(run_id, "", str(target)))
+    return Path(client.download_artifacts(run_id, "", str(target)))
+
+
 def assert_all_is_there_once(
     server: Upstream, record: StudyRecord, trials: list[Trial], folder: Path
 ) -> None:
@@ -152,7 +160,7 @@ def assert_all_is_there_once(
             assert sorted(steps(client, run.info.run_id, key)) == list(range(1, EPOCHS + 1))
         target = folder / f"got-{trial.number}"
         target.mkdir()
-        got = Path(client.download_artifacts(run.info.run_id, "", str(target)))
+        got = downloaded(client, run.info.run_id, target)
         assert (got / "model" / MODEL).read_bytes() == (trial.folder / MODEL).read_bytes()
         assert len((got / "history.csv").read_text().splitlines()) == EPOCHS + 1
         assert (got / "curves.png").read_bytes()[-8:-4] == b"IEND"
