@@ -23,7 +23,7 @@ from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.datasets.shape import Shape
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
-from adarelu_sweep.placing.slots import available_cores
+from adarelu_sweep.placing.machine import available_cores
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.training.settings import TrialSettings
 from benchmarks.bare import bare_trial

@@ -23,7 +23,8 @@ from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.networks.factory import build_network
 from adarelu_sweep.placing.gpus import choose_gpus
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.machine import available_cores
+from adarelu_sweep.placing.slots import make_slots
 from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.studies.schema import Study
 from benchmarks.machine import machine

@@ -24,7 +24,8 @@ from adarelu_sweep.datasets.resident import ResidentDataset
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.placing.gpus import choose_gpus
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.machine import available_cores
+from adarelu_sweep.placing.slots import make_slots
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study

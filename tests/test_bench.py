@@ -42,7 +42,8 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.home import Home
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu, list_gpus, recorded
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.machine import available_cores
+from adarelu_sweep.placing.slots import make_slots
 from adarelu_sweep.reporting.benchmark import Report, as_json, as_table
 from adarelu_sweep.studies.reading import study_of
 from adarelu_sweep.studies.schema import Study

@@ -1,5 +1,6 @@
 """GPUs and slots: what a request means on recorded machines, and how a machine is divided."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu, choose_gpus, list_gpus, recorded
-from adarelu_sweep.placing.slots import available_cores, make_slots, slots_for
+from adarelu_sweep.placing.machine import available_cores, available_memory
+from adarelu_sweep.placing.slots import make_slots, slots_for
 from adarelu_sweep.studies.reading import study_of
 from adarelu_sweep.studies.schema import Study
 from tests.sweeps import STUDY
@@ -200,8 +202,7 @@ def study(*, seeds: int = 1, searches: bool = False) -> Study:
 def test_a_study_without_gpus_has_a_slot_for_each_core(
     monkeypatch: pytest.MonkeyPatch, cores: int, room: float, given: Study, slots: int, threads: int
 ) -> None:
-    memory = psutil.virtual_memory()._replace(available=int(room * 2**30))
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr("adarelu_sweep.placing.slots.available_memory", lambda: int(room * 2**30))
     monkeypatch.setattr("adarelu_sweep.placing.slots.available_cores", lambda: cores)
     assert slots_for(given, [], None) == [Slot(index, threads) for index in range(slots)]
     assert slots_for(given, [], 2) == [Slot(0, 4), Slot(1, 4)]
@@ -225,5 +226,23 @@ def test_no_slots(workers: int, gpus: list[Gpu]) -> None:
         make_slots(gpus, workers, 4)
 
 
-def test_cores() -> None:
-    assert available_cores() >= 1
+def test_cores_and_memory() -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    assert 0 < available_memory() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 2), ("5000 100000", 1), ("max 100000", 64)]
+)
+def test_a_containers_limits_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)), raising=False)
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert available_cores(tmp_path) == cores
+    (tmp_path / "memory.current").write_text("3000000\n")
+    for limit, free in (("5000000", 2_000_000), ("2000000", 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert available_memory(tmp_path) == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) > 2**20

@@ -17,7 +17,7 @@ from adarelu_sweep.datasets.npz import save
 from adarelu_sweep.datasets.sources import read
 from adarelu_sweep.launching.launcher import Event, Gone, Offer, Placed, Said
 from adarelu_sweep.launching.messages import Quit, Ready
-from adarelu_sweep.placing.slots import available_cores
+from adarelu_sweep.placing.machine import available_cores
 from adarelu_sweep.storing.places import place_at, write_whole
 from tests.chaos.books import Books, differences
 from tests.object_store import ObjectStore

@@ -23,7 +23,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from adarelu_sweep.placing.slots import available_cores
+from adarelu_sweep.placing.machine import available_cores
 from adarelu_sweep.training.history import History
 from tests.sweeps import STUDY, Command
 from tests.waiting import wait_until

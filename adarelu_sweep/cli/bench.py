@@ -117,7 +117,8 @@ def bench_command(
     from adarelu_sweep.home import Home
     from adarelu_sweep.operating.outline import plug_ins
     from adarelu_sweep.placing.gpus import choose_gpus
-    from adarelu_sweep.placing.slots import available_cores, slots_for
+    from adarelu_sweep.placing.machine import available_cores
+    from adarelu_sweep.placing.slots import slots_for
     from adarelu_sweep.reporting import benchmark
     from adarelu_sweep.studies.reading import read_study
 

@@ -15,7 +15,8 @@ from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.placing.gpus import Gpu, visible_gpus
-from adarelu_sweep.placing.slots import available_cores, make_slots
+from adarelu_sweep.placing.machine import available_cores
+from adarelu_sweep.placing.slots import make_slots
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.wording import count, size
 

@@ -12,7 +12,7 @@ from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.launching.local import environment
 from adarelu_sweep.networks.registry import NETWORKS
-from adarelu_sweep.placing.slots import available_cores
+from adarelu_sweep.placing.machine import available_cores
 from adarelu_sweep.processes import own_command
 from adarelu_sweep.studies.schema import Study
 

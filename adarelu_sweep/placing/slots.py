@@ -1,23 +1,14 @@
 """Dividing a machine into slots."""
 
-import os
 from dataclasses import replace
-
-import psutil
 
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.launching.launcher import Slot
 from adarelu_sweep.placing.gpus import Gpu
+from adarelu_sweep.placing.machine import available_cores, available_memory
 from adarelu_sweep.studies.schema import Study
 
 _ROOM = 2 * 2**30  # bytes: what a CPU worker with a network of full width needs, and some more
-
-
-def available_cores() -> int:
-    """Return the CPU cores that this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def slots_for(
@@ -37,7 +28,7 @@ def slots_for(
     """
     cores = available_cores()
     if workers is None and not gpus:
-        room = int(psutil.virtual_memory().available // _ROOM)
+        room = available_memory() // _ROOM
         side_by_side = min(cores // (threads or 1), study.number_of_trials(), room)
         workers = max(1, side_by_side) if study.search is None else 1
     slots = make_slots(gpus, workers, cores)
