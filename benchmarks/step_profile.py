@@ -23,7 +23,8 @@ def main() -> None:
     """Profile, and print a Markdown table of the operations that differ most."""
     options = parsed()
     torch.set_num_threads(options.threads)
-    build = steps(options, options.network, options.width, torch.device("cpu"), torch.float32)
+    dtype = getattr(torch, options.dtype)
+    build = steps(options, options.network, options.width, torch.device("cpu"), dtype)
     turns = {name: build(name) for name in ACTIVATIONS}
     for turn in turns.values():
         turn()
@@ -38,7 +39,9 @@ def main() -> None:
     for name, turn in turns.items():
         by_operation[name] = profiled(turn, options.repeats)
     print(f"{date.today()}; {machine(torch.device('cpu'))}")
-    print(f"{options.network}, width {options.width:g}, batch {options.batch_size}\n")
+    print(
+        f"{options.network}, width {options.width:g}, {options.dtype}, batch {options.batch_size}\n"
+    )
     print("| ms of a step | relu | adarelu | more |\n| --- | --- | --- | --- |")
     medians = [statistics.median(plain[name]) for name in ACTIVATIONS]
     print(row("all, not profiled", *medians))
@@ -71,6 +74,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="vgg16_bn")
     parser.add_argument("--width", type=float, default=0.125)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
