@@ -1,4 +1,4 @@
-"""What is said before a night is spent: packs that nobody measured, and bf16 that is emulated."""
+"""What is said before a night is spent: packs that nobody measured, and bf16 that is slow."""
 
 import io
 from pathlib import Path
@@ -159,7 +159,7 @@ def before_workers(
 
 
 @pytest.mark.parametrize("has", [True, False, None])
-def test_bf16_that_is_emulated_is_told_of(
+def test_bf16_without_instructions_is_told_of(
     home: Home, monkeypatch: pytest.MonkeyPatch, has: bool | None
 ) -> None:
     monkeypatch.setattr(advising, "has_bf16", lambda: has)
@@ -206,7 +206,7 @@ def test_a_search_that_tries_bf16(home: Home, monkeypatch: pytest.MonkeyPatch) -
     assert told.endswith(f": measure both: {BENCH} --set training.precision=bf16")
 
 
-def test_validate_launch_and_resume_warn_of_bf16_where_it_is_emulated(
+def test_validate_launch_and_resume_warn_of_bf16_without_instructions(
     home: Home, tmp_path: Path, study_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the features of the processor that runs the tests."""

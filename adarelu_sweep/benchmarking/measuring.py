@@ -195,7 +195,7 @@ class _GroupSession:
         return arms | ready  # in the order of the study, what the reference is compared with last
 
     def _compared(self) -> Iterator[_Key]:
-        """Yield what the reference is compared with: on a CPU, where bf16 may be slow, fp32, too."""
+        """Yield what the reference is compared with: on a CPU, where bf16 may be slow, fp32."""
         if self._group.in_fp32 and not self._on_gpu:
             yield _FP32
         yield _PLAIN

@@ -62,8 +62,8 @@ def bf16_warning(study: Study, slots: list[Slot], home: Home, bench: str) -> str
     if None in found and has_bf16() is False:
         change = "" if study.training.precision == "bf16" else " --set training.precision=bf16"
         return (
-            f"bf16 on this processor ({name}): it has no instructions for it, and without them it can "
-            f"take ten times as long as fp32: measure both: {bench}{change}"
+            f"bf16 on this processor ({name}): it has no instructions for it, and without them "
+            f"it can take ten times as long as fp32: measure both: {bench}{change}"
         )
     return None
 
