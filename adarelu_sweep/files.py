@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Files that are written whole or not at all, and read through."""
 
 import errno
 import os
@@ -6,6 +6,8 @@ from pathlib import Path
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors that say that a disk is full, or a quota or limit reached: later it may succeed."""
+
+_BLOCK = 2**20  # bytes
 
 
 def write_atomically(path: Path, *content: bytes | memoryview, before: Path | None = None) -> None:
@@ -33,6 +35,17 @@ def write_atomically(path: Path, *content: bytes | memoryview, before: Path | No
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def read_through(path: Path) -> None:
+    """Read a whole file and keep nothing of it: the system has it in memory then.
+
+    Raises OSError if the disk cannot read all of it.
+    """
+    block = bytearray(_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(block):
+            pass
 
 
 def discard(path: Path) -> None:

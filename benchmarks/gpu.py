@@ -111,7 +111,7 @@ def steps(home: Path) -> list[Step]:
         Step(
             "A whole sweep",
             36,
-            ("-m", "benchmarks.whole_sweep", "--gpus", "0", "--dataset", "digits", "--rounds", "1"),
+            ("-m", "benchmarks.whole_sweep", "--gpus", "0", "--images", "20000", "--rounds", "2"),
             _SWEEP,
         ),
     ]

@@ -3,10 +3,12 @@
 Three ways: read from its files by every process, as it is where nothing can be written; prepared by
 the first one; and mapped by the later ones. Every opening is in a process of its own, after its
 imports. Memory is counted while several processes hold the data set: what is mapped by all of them
-is nobody's own.
+is nobody's own. Mapped is then also what is not in memory yet, as after a night; with and without
+being read ahead while the process imports.
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -16,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from adarelu_sweep.datasets.catalog import prepared_file
+from adarelu_sweep.datasets.read_ahead import read_ahead
 from benchmarks.machine import machine
 
 OPEN = """
@@ -43,19 +47,33 @@ sys.stdin.readline()
 def main() -> None:
     """Take turns, and print a Markdown table."""
     options = parsed()
-    found: dict[str, list[tuple[float, float]]] = {"read": [], "prepared": [], "mapped": []}
+    ways = ("read", "prepared", "mapped", "from the disk", "from the disk, read ahead")
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    place = prepared_file(options.dataset, options.data_dir)
     for _ in range(options.rounds):
         found["read"] += held(options, "read")
-        shutil.rmtree(options.data_dir / "prepared", ignore_errors=True)
+        shutil.rmtree(place.parent, ignore_errors=True)
         found["prepared"] += held(options, "load", 1)
         found["mapped"] += held(options, "load")
+        evict(place)
+        found["from the disk"] += held(options, "load", 1)
+        evict(place)
+        read_ahead([options.dataset], options.data_dir)
+        found["from the disk, read ahead"] += held(options, "load", 1)
     print(f"{date.today()}; {machine(torch.device('cpu'))}; {options.dataset}; ", end="")
     print(f"{options.holders} holders; {options.rounds} rounds\n")
     print("| way | seconds | own memory, MB |\n| --- | --- | --- |")
     for way, measured in found.items():
         seconds, megabytes = zip(*measured, strict=True)
         print(f"| {way} | {median(seconds, '.2f')} | {median(megabytes, '.0f')} |")
-    print("\nThe one that prepares is alone: what it has mapped is all its own then.")
+    print("\nOne that is alone has all that it has mapped for its own.")
+
+
+def evict(file: Path) -> None:
+    """Have the kernel drop a file from memory, that nobody has mapped."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def held(options: argparse.Namespace, way: str, number: int = 0) -> list[tuple[float, float]]:

@@ -1,8 +1,7 @@
 """Who takes the processor while a sweep runs: the CPU seconds of an epoch, by process.
 
-The study of ``whole_sweep``; what its worker, the supervisor and MLflow's server use between the
-end of the first epoch and that of the last is read from the system, and beside it what the bare
-trainer uses for the same epochs.
+The study of ``whole_sweep``, by the command as a user gives it; what its worker, the supervisor and
+MLflow's server use between the end of the first epoch and that of the last is read from the system.
 """
 
 import argparse
@@ -18,12 +17,10 @@ import torch
 
 from adarelu_sweep.home import Home
 from adarelu_sweep.processes import own_command
-from adarelu_sweep.studies.plan import cells
-from adarelu_sweep.studies.reading import read_study
 from adarelu_sweep.training.history import CHECKPOINT, HISTORY, History
 from adarelu_sweep.training.sealed import read_entry
 from benchmarks.machine import machine
-from benchmarks.whole_sweep import STUDY, add_options, bare_epoch
+from benchmarks.whole_sweep import add_options, noise, study_text
 
 _PAUSE = 0.05  # seconds between two readings
 
@@ -33,14 +30,12 @@ def main() -> None:
     options = parsed()
     with tempfile.TemporaryDirectory() as folder:
         path, home = Path(folder) / "whole.toml", Path(folder) / "home"
-        path.write_text(STUDY.format(**vars(options), tested=max(1, options.images // 6)))
-        (settings,) = (cell.settings for cell in cells(read_study(path)))
+        path.write_text(study_text(options, options.epochs))
+        options.data_dir = options.data_dir or noise(Path(folder) / "data", options)
         wall, used = sweep(path, home, options)
-        bare = bare_epoch(options.gpus, settings, options.data_dir)
     print(f"{date.today()}; {machine(torch.device('cpu'))}")
     print(f"{options.images:,} images of {options.dataset} an epoch\n")
-    print(f"| seconds of an epoch | |\n| --- | --- |\n| bare, by the clock | {bare:.2f} |")
-    print(f"| in a sweep, by the clock | {wall:.2f} |")
+    print(f"| seconds of an epoch | |\n| --- | --- |\n| by the clock | {wall:.2f} |")
     for role, seconds in sorted(used.items()):
         print(f"| CPU of {role} | {seconds:.2f} |")
 
@@ -96,6 +91,7 @@ def parsed() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
+    parser.add_argument("--epochs", type=int, default=5)
     return parser.parse_args()
 
 

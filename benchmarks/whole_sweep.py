@@ -1,42 +1,37 @@
 """What everything around the training costs an epoch: a sweep against the bare trainer.
 
-The sweep has probes, checkpoints and a real MLflow server; the bare trainer has the same network
-on the same data with none of it, in a process like a worker's. They take turns; what is compared is
-the time from the end of the first epoch to that of the last, by the clock. The start of either is
-another row.
+The sweep is a real one, with probes, checkpoints and a real MLflow server. Its worker trains the
+same network without any of that, too, in turns with its trial (``alternating``): what is compared
+is an epoch of the trial, from its beginning to that of the next, while the checkpoint of the one
+before is written and its metrics are sent, and an epoch of the bare trainer with nothing beside it.
 """
 
 import argparse
-import json
+import io
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
 
-from adarelu_sweep.datasets.resident import ResidentDataset
+from adarelu_sweep.datasets import npz
+from adarelu_sweep.datasets.random_images import random_arrays
+from adarelu_sweep.datasets.shape import Shape
 from adarelu_sweep.home import Home
-from adarelu_sweep.launching.local import environment
-from adarelu_sweep.placing.gpus import choose_gpus
-from adarelu_sweep.placing.machine import available_cores
-from adarelu_sweep.placing.slots import make_slots
-from adarelu_sweep.processes import own_command
+from adarelu_sweep.launching.launcher import Launcher, Report
+from adarelu_sweep.launching.local import LocalLauncher
+from adarelu_sweep.operating.sweep import Machine, launch
+from adarelu_sweep.placing.places import Place
 from adarelu_sweep.studies.plan import cells
 from adarelu_sweep.studies.reading import read_study
-from adarelu_sweep.training.device import training_device
-from adarelu_sweep.training.history import CHECKPOINT, HISTORY, History
-from adarelu_sweep.training.lane import Lane
-from adarelu_sweep.training.repeating import finish
-from adarelu_sweep.training.schedule import learning_rate
-from adarelu_sweep.training.sealed import read_entry
-from adarelu_sweep.training.settings import TrialSettings
-from adarelu_sweep.training.streams import batch_order
+from adarelu_sweep.supervising.running import Screen
+from adarelu_sweep.tracking.server import stop_server
+from benchmarks.alternating import ORDERS, Orders
 from benchmarks.machine import machine
 
 STUDY = """
@@ -59,114 +54,91 @@ register_model = false
 
 
 def main() -> None:
-    """Take turns, and print a Markdown table; or be the bare trainer."""
+    """Run a study, and print a Markdown table."""
     options = parsed()
-    if options.bare:
-        bare(TrialSettings.model_validate_json(sys.stdin.read()), options.data_dir)
-        return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # with the server stopped
-    ratios, ours, theirs = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "whole.toml"
-        tested = max(1, options.images // 6)  # as MNIST and CIFAR have it
-        path.write_text(STUDY.format(**vars(options), tested=tested))
-        (settings,) = (cell.settings for cell in cells(read_study(path)))
-        for turn in range(options.rounds):
-            turns = (options.gpus, settings, options.data_dir)
-            if turn % 2:
-                theirs.append(bare_epoch(*turns))
-            ours.append(sweep_epoch(path, Path(folder) / f"home-{turn}", options))
-            if not turn % 2:
-                theirs.append(bare_epoch(*turns))
-            ratios.append(ours[-1] / theirs[-1])
-    where = torch.device("cpu" if options.gpus == "none" else "cuda")
-    print(f"{date.today()}; {machine(where)}")
-    print(f"{options.images:,} images of {options.dataset} an epoch, {options.epochs} epochs\n")
-    print("| network | bare epoch (s) | in a sweep (s) | ratio | spread |")
+        measured = rounds(Path(folder), options)
+    swept, bare = zip(*measured, strict=True)
+    low, middle, high = statistics.quantiles((s / b for s, b in measured), n=4)
+    print(f"{date.today()}; {machine(torch.device('cpu' if options.gpus == 'none' else 'cuda'))}")
+    what = options.dataset if options.data_dir else "noise"
+    print(f"{options.images:,} images of {what} an epoch, {options.rounds} rounds\n")
+    print("| network | bare epoch (s) | in a sweep (s) | ratio | quartiles |")
     print("| --- | --- | --- | --- | --- |")
     print(
         f"| {options.network}, width {options.width:g}, {options.activation} | "
-        f"{statistics.median(theirs):.2f} | {statistics.median(ours):.2f} | "
-        f"{statistics.median(ratios):.3f} | {min(ratios):.3f} to {max(ratios):.3f} |"
+        f"{statistics.median(bare):.2f} | {statistics.median(swept):.2f} | "
+        f"{middle:.3f} | {low:.3f} to {high:.3f} |"
     )
 
 
-def sweep_epoch(path: Path, home: Path, options: argparse.Namespace) -> float:
-    """Return the seconds of an epoch within a sweep, from its end to the end of the next."""
-    command = own_command("adarelu_sweep")
-    place = ["--home", str(home)]
-    where = ["--gpus", options.gpus, "--workers", "1", "--data-dir", str(options.data_dir)]
+def rounds(folder: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """Return for every round the seconds of an epoch in a sweep, and of a bare one."""
+    data_dir = options.data_dir or noise(folder / "data", options)
+    path, results = folder / "whole.toml", folder / "results"
+    # Every second epoch is measured. The first is told of after the second, the last two at once.
+    path.write_text(study_text(options, epochs=2 * options.rounds + 2))
+    study = read_study(path)
+    (settings,) = (cell.settings for cell in cells(study))
+    os.environ[ORDERS] = Orders(
+        settings=settings, data_dir=data_dir, rounds=options.rounds, results=results
+    ).model_dump_json()
+    search = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))  # for the worker
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, search))
+    where = Alternating(gpus=options.gpus, workers=1, data_origin=str(data_dir))
+    home = Home(folder / "home")
+    screen = Screen(lambda *_: None, Console(file=io.StringIO()))  # the report is another matter
     try:
-        subprocess.run(
-            [*command, "launch", str(path), *place, *where],
-            check=True,
-            capture_output=True,
-        )
+        _, ending = launch(study, path.read_text(), home, where, None, screen)
     finally:
-        subprocess.run([*command, "server", "stop", *place], check=True, capture_output=True)
-    history = History.parse(read_entry(Home(home).trial_folder("whole", 0) / CHECKPOINT, HISTORY))
-    first, last = history.epochs[0].timestamp, history.epochs[-1].timestamp
-    return (last - first) / 1000 / (len(history.epochs) - 1)
+        stop_server(home)
+    if ending.state != "complete":
+        raise SystemExit(f"the sweep is {ending.state}")
+    lines = [line.split() for line in results.read_text().splitlines()]
+    return [(float(swept), float(bare)) for swept, bare in lines]
 
 
-def bare_epoch(gpus: str, settings: TrialSettings, data_dir: Path) -> float:
-    """Return the same of the bare trainer, in the environment of a worker."""
-    chosen, _ = choose_gpus(gpus)
-    slot = make_slots(chosen[:1], 1, available_cores())[0]
-    path = (str(Path.cwd()), os.environ.get("PYTHONPATH"))
-    done = subprocess.run(
-        [*own_command("benchmarks.whole_sweep"), "--bare", "--data-dir", str(data_dir)],
-        input=settings.model_dump_json(),
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(slot) | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
-    )
-    seconds: float = json.loads(done.stdout)
-    return seconds
+@dataclass(frozen=True)
+class Alternating(Machine):
+    """A machine whose workers train the bare trainer's epochs, too."""
+
+    def place(self, *given: Any) -> Place:  # noqa: D102
+        def launcher(report: Report, logs: Path, _uid: str) -> Launcher:
+            return LocalLauncher(report, logs, module="benchmarks.alternating")
+
+        return replace(super().place(*given), launcher=launcher)
 
 
-def bare(settings: TrialSettings, data_dir: Path) -> None:
-    """Train and evaluate, and nothing else; print the seconds of an epoch."""
-    training = settings.training.model_copy(update={"probes": False})
-    settings = settings.model_copy(update={"training": training})
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    torch.backends.cudnn.benchmark = True
-    data = settings.data
-    dataset = ResidentDataset.load(
-        settings.dataset, data_dir, training_device(), data.train_limit, data.test_limit
-    )
-    lane = Lane(settings, dataset)
-    ends = []
-    for epoch in range(training.epochs):
-        order = batch_order(settings.seed, epoch, dataset.size("train"))
-        base = float(training.optimizer.arguments["lr"])
-        rate = learning_rate(training.schedule, base, epoch, training.epochs)
-        with lane.turn():
-            finish(lane.train_epoch(order, rate, None, lambda: None))
-            finish(lane.evaluate(lambda: None))
-        ends.append(time.perf_counter())
-    print((ends[-1] - ends[0]) / (len(ends) - 1))
+def study_text(options: argparse.Namespace, epochs: int) -> str:
+    """Return the study file, with as many test images to a training image as in MNIST."""
+    given = vars(options) | {"epochs": epochs, "tested": max(1, options.images // 6)}
+    return STUDY.format(**given)
+
+
+def noise(folder: Path, options: argparse.Namespace) -> Path:
+    """Write the data set that is asked for as images of noise; return the folder."""
+    folder.mkdir()
+    arrays = random_arrays(Shape(32, 32, 1, 10), options.images, max(10, options.images // 6))
+    npz.save(arrays, folder / f"{options.dataset}.npz")
+    return folder
 
 
 def parsed() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=10)
     return parser.parse_args()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which study it is, and where it runs."""
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--data-dir", type=Path, default=Path("adarelu-home/data"))
+    parser.add_argument("--data-dir", type=Path, help="default: images of noise, which cost alike")
     parser.add_argument("--network", default="vgg16_bn")
     parser.add_argument("--activation", default="adarelu")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--gpus", default="none")
 
 

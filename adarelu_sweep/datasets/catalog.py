@@ -13,9 +13,6 @@ from adarelu_sweep.datasets.arrays import DamagedError
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.storing.places import Place
 
-PREPARED = "prepared"
-"""The folder, below that of the data, of data sets as they are mapped (``datasets.prepared``)."""
-
 
 @dataclass(frozen=True)
 class BuiltIn:
@@ -173,6 +170,11 @@ def check(name: str, data_dir: Path) -> Status:
         elif files := idx.find(folder):
             return Status(name, Form.IDX, folder, *idx.peek(files))
         return Status(name, Form.ABSENT, file, *published)
+
+
+def prepared_file(name: str, data_dir: Path) -> Path:
+    """Return where a data set is as it is mapped, if it was prepared (``datasets.prepared``)."""
+    return data_dir / "prepared" / f"{name}.safetensors"
 
 
 @contextmanager

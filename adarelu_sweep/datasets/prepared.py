@@ -18,18 +18,17 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
-from adarelu_sweep.datasets.catalog import PREPARED, check, damage_explained
+from adarelu_sweep.datasets.catalog import check, damage_explained, prepared_file
 from adarelu_sweep.datasets.sources import fetch, read
 from adarelu_sweep.datasets.tensors import Tensors
 from adarelu_sweep.errors import UserError
-from adarelu_sweep.files import write_atomically
+from adarelu_sweep.files import read_through, write_atomically
 from adarelu_sweep.filesystems import network_filesystem
 from adarelu_sweep.privacy import as_the_user_has_it
 
 _FORMAT = 1  # of the tensors, and of how they come from the files
 _TYPES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}
 _PATIENCE = 10.0  # seconds for another process to write, in which no stop is heard
-_BLOCK = 2**20  # bytes
 
 
 def load(name: str, data_dir: Path) -> Tensors:
@@ -38,7 +37,7 @@ def load(name: str, data_dir: Path) -> Tensors:
     Raises UserError as ``read`` does, where the files have to be read.
     """
     files = fetch(name, data_dir).files
-    place = data_dir / PREPARED / f"{name}.safetensors"
+    place = prepared_file(name, data_dir)
     # On a network, a file that another host replaces is gone for those who have it mapped.
     if not files or network_filesystem(place.parent):
         return Tensors.of(read(name, data_dir))
@@ -73,7 +72,7 @@ def _mapped(place: Path, origin: str) -> Tensors | None:
     The mapping is private: what somebody wrote to it would stay in this process.
     """
     try:
-        _read_through(place)
+        read_through(place)  # what the disk cannot read would end a process that has it mapped
         with safe_open(place, "pt") as file:
             said = file.metadata() or {}
             if said.get("origin") != origin:
@@ -83,14 +82,6 @@ def _mapped(place: Path, origin: str) -> Tensors | None:
     except Exception:
         return None
     return tensors if said.get("checksum") == _checksum(tensors, origin) else None
-
-
-def _read_through(place: Path) -> None:
-    """Raise OSError if the disk cannot read a file: in a mapping that would end the process."""
-    block = bytearray(_BLOCK)
-    with place.open("rb", buffering=0) as file:
-        while file.readinto(block):
-            pass
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from adarelu_sweep.datasets.catalog import PREPARED
+from adarelu_sweep.datasets.catalog import prepared_file
 from adarelu_sweep.datasets.origin import Origin, known, where
 from adarelu_sweep.diagnosing.finding import Finding, State
 from adarelu_sweep.errors import UserError
@@ -25,5 +25,5 @@ def data_sets(origin: Origin) -> Iterator[Finding]:
             )
             yield Finding("data", name, State.ABSENT, "not there", remedy)
             continue
-        prepared = isinstance(origin, Path) and (origin / PREPARED / f"{name}.safetensors").exists()
+        prepared = isinstance(origin, Path) and prepared_file(name, origin).exists()
         yield Finding("data", name, State.OK, f"{place}{', prepared' if prepared else ''}")

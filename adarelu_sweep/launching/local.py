@@ -19,15 +19,27 @@ from adarelu_sweep.storing.objects import CREDENTIALS
 # A worker knows no server, and holds no credentials unless they are granted.
 _WITHHELD = ("MLFLOW_", "OPTUNA_", "PG", "ADARELU_SWEEP_STORAGE", *CREDENTIALS)
 
+WORKER = "adarelu_sweep.launching.worker"
+
 _PATIENCE = 5.0  # seconds that workers have to quit, all together, before they are killed
 _KILL_PATIENCE = 5.0  # seconds that a killed one has to be gone
 _LAST_WORDS = 1.0  # seconds to read what a worker has said before it ended
 
 
 class LocalWorker(Worker):
-    """A worker process: messages to its standard input, from its standard output, a line each."""
+    """A worker process: messages to its standard input, from its standard output, a line each.
 
-    def __init__(self, slot: Slot, report: Report, log: Path, granted: Sequence[str] = ()) -> None:
+    ``module`` is what it runs: that of a worker, or one that does more beside.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        report: Report,
+        log: Path,
+        granted: Sequence[str] = (),
+        module: str = WORKER,
+    ) -> None:
         self.slot = slot
         self._report = report
         self._sending = Lock()
@@ -37,7 +49,7 @@ class LocalWorker(Worker):
         """Whether it was told to go, or has said that it was asked to."""
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
-                own_command("adarelu_sweep.launching.worker"),
+                own_command(module),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
@@ -123,18 +135,26 @@ class LocalLauncher(Launcher):
         report: Takes the events.
         logs: Where the workers' output goes.
         granted: As ``environment`` takes it.
+        module: As ``LocalWorker`` takes it.
     """
 
-    def __init__(self, report: Report, logs: Path, granted: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        report: Report,
+        logs: Path,
+        granted: Sequence[str] = (),
+        module: str = WORKER,
+    ) -> None:
         self._report = report
         self._logs = logs
         self._granted = granted
+        self._module = module
         self._workers: list[LocalWorker] = []
 
     def start(self, slot: Slot) -> LocalWorker:  # noqa: D102
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{slot.index}.log"
-        worker = LocalWorker(slot, self._report, log, self._granted)
+        worker = LocalWorker(slot, self._report, log, self._granted, self._module)
         self._workers = [w for w in self._workers if w._process.poll() is None] + [worker]
         return worker
 

@@ -9,6 +9,7 @@ import platform
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -106,7 +107,7 @@ def work(channel: Channel) -> None:
             return  # what the exception left in memory is not to be trusted
 
 
-def main() -> None:
+def main(open_channel: Callable[[BinaryIO, BinaryIO], Channel] = Channel) -> None:
     """Run a worker over standard input and output.
 
     Both are taken out of reach of everything else in the process: what prints goes to the log, what
@@ -120,7 +121,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     die_with_parent()  # elsewhere than on Linux the end of standard input does it
-    channel = Channel(receiving, sending)
+    channel = open_channel(receiving, sending)
     with stop_signals(lambda _number: os._exit(1) if channel.leaving else channel.leave()):
         work(channel)
     # All is said and written. Python's own way out would take a second to unload torch, and would

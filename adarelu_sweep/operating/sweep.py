@@ -14,6 +14,7 @@ from rich.console import Console
 
 from adarelu_sweep._version import __version__
 from adarelu_sweep.datasets.origin import Origin, brought
+from adarelu_sweep.datasets.read_ahead import read_ahead
 from adarelu_sweep.datasets.sources import check, fetch
 from adarelu_sweep.errors import UserError
 from adarelu_sweep.filesystems import home_warnings
@@ -244,7 +245,8 @@ def resume(
 def require_data(study: Study, origin: Origin, console: Console) -> Path:
     """Make sure that every data set of a study is there and whole; return the folder that has them.
 
-    What a folder lacks is downloaded; what is in a store is copied to this machine.
+    What a folder lacks is downloaded; what is in a store is copied to this machine. From then on
+    it is on its way from the disk, for the workers, which have much to import first.
     """
     say = partial(console.print, **_PLAIN)
     folder = brought(study.matrix.dataset, origin, say)
@@ -252,6 +254,7 @@ def require_data(study: Study, origin: Origin, console: Console) -> Path:
         if not check(name, folder).present:
             say(f"Fetching {name} into {folder}")
             fetch(name, folder)
+    read_ahead(study.matrix.dataset, folder)
     return folder
 
 
