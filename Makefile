@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-long test-longest lint check bench bench-gpu chaos fuzz images lock clean
 
@@ -13,13 +13,13 @@ demo: $(STAMP)  ## train the quick start study, or go on with it, and show its r
 	else $(BIN)/adarelu-sweep launch studies/quickstart.toml; fi
 
 test: $(STAMP)  ## what needs Python alone, and the rest where the machine has it
-	$(PYTEST) -m "not long and not longest"
+	$(PYTEST) -n 3 -m "not long and not longest"  # on two cores: a third of the time they wait
 
 test-long: $(STAMP)  ## whole studies that take a minute or so
-	$(PYTEST) -m long
+	$(PYTEST) -n 2 -m long
 
 test-longest: $(STAMP)  ## whole studies under fire, that take minutes each
-	$(PYTEST) -m longest
+	$(PYTEST) -n 2 -m longest
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -18,9 +18,17 @@ _LONGEST = (
     "test_chaos.py",
     "test_stored_sweep.py",
     "test_ray.py",
-    "test_sweep.py",
+    "test_launcher.py",
     "test_report.py",
+    "test_sweep.py",
     "test_retries.py",
+    "test_database_server.py",
+    "test_training.py",
+    "test_cli.py",
+    "test_doctor.py",
+    "test_tracking.py",
+    "test_search.py",
+    "test_pack.py",
     "test_life.py",
 )
 
@@ -40,7 +48,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that both processes end at about the same time."""
+    """Begin with the files that take longest, so that all processes end at about the same time."""
     longest = {name: position for position, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: longest.get(item.path.name, len(longest)))
 

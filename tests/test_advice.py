@@ -86,7 +86,7 @@ def test_packs_that_nobody_measured_are_of_one_and_say_so(home: Home) -> None:
     unknown = [f"1: the best size on {model} is not known: {BENCH}" for model in ("Card", "Other")]
     assert packs(study(), home, GPU, other, GPU) == unknown
     assert packs(study(), home, CPU) == []
-    assert packs(study(), home, CPU, pack=4) == []
+    assert packs(study(), home, CPU, pack=4) == ["4, as asked"]
     assert packs(study(), home, GPU, other, pack=4) == ["4, as asked"]
     assert packs(study(seeds=1), home, GPU) == ["1, as an arm has one seed"]
     in_cluster = Slot(0, 8, "node/0", "node, GPU", node="node")

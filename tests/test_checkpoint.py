@@ -569,6 +569,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.end()
 
 
+@pytest.mark.long
 def test_on_a_full_disk_training_goes_on_and_waits_at_its_end(bench: Bench, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     bench.send(epochs=3)
@@ -588,6 +589,7 @@ def test_on_a_full_disk_training_goes_on_and_waits_at_its_end(bench: Bench, tmp_
     assert {path.name for path in folder.iterdir()} == {CHECKPOINT, MODEL, CONFUSION_MATRIX}
 
 
+@pytest.mark.long
 def test_who_waits_for_room_can_be_stopped_and_goes_on_where_it_was(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -609,6 +611,7 @@ def test_who_waits_for_room_can_be_stopped_and_goes_on_where_it_was(
     assert fingerprint(train(settings, folder)) == fingerprint(undisturbed)
 
 
+@pytest.mark.long
 def test_a_worker_tells_what_was_damaged_and_trains_it_again(bench: Bench, tmp_path: Path) -> None:
     settings, folder = trial_settings(SMALL, "relu", epochs=3), tmp_path / "trial"
     trial = begin(settings, folder)

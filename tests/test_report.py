@@ -519,6 +519,7 @@ def test_every_case_in_every_format(case: Results, tmp_path: Path) -> None:
     assert all(said.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["whole", "one seed", "all diverged", "nothing finished"])
 @pytest.mark.filterwarnings(
     "error",

@@ -301,6 +301,7 @@ def test_what_cannot_be_shown_does_not_end_a_sweep(
     assert_books_agree(command, name, trials=4, epochs=3)
 
 
+@pytest.mark.long
 def test_a_complete_study_is_not_launched_again_and_resuming_it_does_nothing(
     command: Command, undisturbed: Done
 ) -> None:

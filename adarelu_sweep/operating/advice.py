@@ -21,12 +21,12 @@ def advice(study: Study, slots: list[Slot], pack: int, home: Home, bench: str) -
 
 
 def pack_lines(study: Study, slots: list[Slot], pack: int, home: Home, bench: str) -> list[str]:
-    """Say how many trials of an arm are trained at once on the GPUs, and why; nothing of a CPU.
+    """Say how many trials of an arm are trained at once, and why; of a CPU only if it was asked.
 
     ``pack`` is what was asked for, or ``AUTO``.
     """
     models = {slot.model: slot for slot in slots if slot.gpu}
-    if not models:
+    if not models and pack == AUTO:
         return []
     if len(study.seeds()) == 1:
         return ["1, as an arm has one seed"]
